@@ -1,0 +1,1 @@
+"""The jobs: `python -m jobs.NAME --help`."""

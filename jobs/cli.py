@@ -1,0 +1,183 @@
+"""What all jobs share: options from the command line and a YAML file, progress, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from tqdm import tqdm
+
+from pipeline.errors import ConfigError, PipelineError, TooManyRejects, TransientError
+from pipeline.options import Options
+from pipeline.progress import Progress
+
+EXIT_DONE, EXIT_PENDING, EXIT_USAGE, EXIT_REJECTS = 0, 1, 2, 3
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+#: Seconds between progress lines where the output is no terminal.
+_LINE_EVERY_S = 10.0
+
+
+def parse(options_class: type[AnyOptions], job: str, argv: list[str]) -> tuple[AnyOptions, bool]:
+    """Read a job's options from the command line, and from a YAML file where ``--config`` names one.
+
+    The command line wins over the file.
+
+    Returns:
+        The options, and whether ``--json`` was given.
+
+    Raises:
+        ConfigError: An option is unknown, missing or wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m jobs.{job}",
+        description=options_class.__doc__,
+        epilog="Exit codes: 0 done; 1 something is pending, run the same command again; 2 usage or configuration; "
+        "3 more rejects than allowed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with options by their names (unit_size: 1024).")
+    parser.add_argument("--json", action="store_true", help="Print the run's record as one JSON object on stdout.")
+    own, rest = argparse.Namespace(config=None, json=False), list(argv)
+    if not {"-h", "--help"} & set(argv):
+        own, rest = _split_own(argv)
+    settings = type(options_class.__name__, (options_class, _CommandLine), {"__doc__": options_class.__doc__})
+    source: Any = CliSettingsSource(settings, cli_parse_args=rest, root_parser=parser, cli_prog_name=parser.prog)
+    given = {**_from_file(own.config), **_by_field_name(source())}
+    return options_class(**given), bool(own.json)
+
+
+class _CommandLine(BaseSettings):
+    model_config = SettingsConfigDict(cli_kebab_case=True, cli_implicit_flags=True, cli_avoid_json=True, cli_hide_none_type=True)
+
+
+def _split_own(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--config")
+    own.add_argument("--json", action="store_true")
+    return own.parse_known_args(argv)
+
+
+def _by_field_name(values: dict[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in values.items() if key not in ("config", "json")}
+
+
+def _from_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Expected a YAML file at {path} (--config): {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"Expected options by name in {path} (--config), got a {type(values).__name__}.")
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+class ProgressLine:
+    """Shows a run's progress on standard error: one line kept up to date, or a log line every 10 s."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown_at = time.monotonic()
+        self._open = False
+
+    def __call__(self, progress: Progress) -> None:
+        """Show the latest state."""
+        now = time.monotonic()
+        if not self._terminal and now - self._shown_at < _LINE_EVERY_S:
+            return
+        self._shown_at = now
+        line = describe(progress)
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+            self._open = True
+        else:
+            logging.getLogger("jobs").info("%s", line)
+
+    def close(self) -> None:
+        """End the line."""
+        if self._open:
+            sys.stderr.write("\n")
+            self._open = False
+
+
+def describe(progress: Progress) -> str:
+    """Return a progress line: images done of planned, images/s, rejects, time to go."""
+    rate = progress.new / progress.elapsed_s if progress.elapsed_s else 0.0
+    left = progress.planned - progress.done
+    eta = tqdm.format_interval(left / rate) if rate else "?"
+    share = 100 * progress.done / progress.planned if progress.planned else 100.0
+    return (
+        f"{progress.done}/{progress.planned} images ({share:.0f} %), {rate:.1f} images/s, "
+        f"{progress.rejected} rejects, {eta} to go"
+    )
+
+
+def run_job(
+    job: str,
+    options_class: type[AnyOptions],
+    work: Callable[[AnyOptions, ProgressLine], dict[str, Any]],
+    summary: Callable[[dict[str, Any]], str],
+    argv: list[str] | None = None,
+) -> int:
+    """Parse, work, print, and return the exit code.
+
+    Args:
+        job: The module's name under ``jobs``.
+        options_class: Its options.
+        work: Does the job and returns its record.
+        summary: Turns a record into a few lines for people.
+        argv: The command line; None for the process's own.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    verbose = "--verbose" in arguments
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+    for name in ("pipeline", "jobs"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    progress = ProgressLine()
+    as_json = "--json" in arguments
+    try:
+        options, as_json = parse(options_class, job, arguments)
+        verbose = bool(getattr(options, "verbose", False))
+        record = work(options, progress)
+        code = EXIT_DONE
+    except KeyboardInterrupt:
+        progress.close()
+        _say("Stopped. Nothing is lost: run the same command again to go on.")
+        return EXIT_PENDING
+    except (PipelineError, OSError) as error:
+        progress.close()
+        if verbose:
+            logging.getLogger("jobs").exception("The job failed.")
+        _say(f"Error: {error}")
+        code = _exit_code(error)
+        record = getattr(error, "record", None) or {"job": job, "status": "failed", "error": str(error)}
+    else:
+        progress.close()
+        _say(summary(record))
+    if as_json:
+        sys.stdout.write(json.dumps({**record, "exit_code": code}) + "\n")
+    return code
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, TooManyRejects):
+        return EXIT_REJECTS
+    if isinstance(error, TransientError | OSError):
+        return EXIT_PENDING
+    return EXIT_USAGE
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text.rstrip() + "\n")

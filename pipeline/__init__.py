@@ -1,0 +1,3 @@
+"""Distributed batch embedding of image datasets, and heads on the embeddings."""
+
+__version__ = "0.1.0"

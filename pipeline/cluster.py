@@ -1,0 +1,128 @@
+"""Ray, quietly: connect to the cluster that RAY_ADDRESS names, or run one in this process's name and clean up after it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+from ray.exceptions import RayError
+
+from pipeline.errors import ConfigError
+
+#: Longest temp folder that leaves room for Ray's socket names within the 107 bytes of a Unix socket's address.
+_LONGEST_TEMP_DIR = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a cluster has now, in Ray's units.
+
+    Args:
+        num_cpus: CPUs of all nodes.
+        num_gpus: GPUs of all nodes.
+        cpus_per_node: CPUs of the smallest node that has any, at least 1.
+        num_cpu_nodes: Nodes that have CPUs, at least 1.
+    """
+
+    num_cpus: float
+    num_gpus: float
+    cpus_per_node: float
+    num_cpu_nodes: int
+
+
+@contextlib.contextmanager
+def connect(verbose: bool = False) -> Iterator[str | None]:
+    """Provide a Ray cluster for the length of a block.
+
+    One that the process is already connected to is used as it is and left running. Else RAY_ADDRESS, as ``ray job
+    submit`` sets it, names the cluster; without it a cluster of this machine alone is started, with its own random
+    token, in a temporary folder that is removed at the end.
+
+    Args:
+        verbose: Show Ray's own log.
+
+    Yields:
+        The address of Ray's dashboard, None where there is none.
+
+    Raises:
+        ConfigError: The cluster that RAY_ADDRESS names can't be reached.
+    """
+    _quieten(verbose)
+    if ray.is_initialized():
+        yield None
+        return
+    level = logging.INFO if verbose else logging.ERROR
+    address = os.environ.get("RAY_ADDRESS")
+    temp_dir = None if address else _short_temp_dir()
+    token = "RAY_AUTH_TOKEN"
+    added_token = not address and not _has_token()
+    if added_token:  # otherwise Ray writes one into the home folder
+        os.environ[token] = secrets.token_hex(32)
+    try:
+        options = {"log_to_driver": verbose, "logging_level": level}
+        try:
+            if address:
+                context = ray.init(address=address, **options)
+            else:
+                context = ray.init(address="local", include_dashboard=False, _temp_dir=temp_dir, **options)
+        except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+            where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
+            raise ConfigError(f"Expected to reach {where}: {error}") from error
+        try:
+            yield f"http://{context.dashboard_url}" if context.dashboard_url else None
+        finally:
+            ray.shutdown()
+    finally:
+        if added_token:
+            del os.environ[token]
+        if temp_dir:
+            shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+def _quieten(verbose: bool) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _has_token() -> bool:
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    disabled = os.environ.get("RAY_AUTH_MODE", "token").lower() != "token"
+    return disabled or any(os.environ.get(name) for name in names)
+
+
+def _short_temp_dir() -> str:
+    folder = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray-", dir=folder if len(folder) <= _LONGEST_TEMP_DIR else "/tmp")  # noqa: S108
+
+
+def resources() -> Resources:
+    """Return what the connected cluster has now."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = [node.get("CPU", 0.0) for node in nodes if node.get("CPU", 0.0) > 0]
+    return Resources(
+        num_cpus=sum(cpus),
+        num_gpus=sum(node.get("GPU", 0.0) for node in nodes),
+        cpus_per_node=max(1.0, min(cpus, default=1.0)),
+        num_cpu_nodes=max(1, len(cpus)),
+    )
+
+
+def cause(error: BaseException) -> BaseException:
+    """Return the innermost error of what Ray raised for a failed task or actor."""
+    seen = error
+    while True:
+        inner = getattr(seen, "cause", None) or seen.__cause__
+        if not isinstance(inner, BaseException):
+            return seen
+        seen = inner

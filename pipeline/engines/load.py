@@ -1,0 +1,69 @@
+"""Choose and load an engine."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from pipeline.backbones import Backbone
+from pipeline.engines.base import Device, Engine, EngineName, Precision
+from pipeline.engines.openvino import OpenVINOEngine
+from pipeline.engines.torch import TorchEngine
+from pipeline.errors import ConfigError
+
+
+def choose_engine(engine: str, device: str, cuda: bool) -> tuple[str, str]:
+    """Turn ``auto`` into an engine and a device: torch where there is CUDA, OpenVINO elsewhere.
+
+    Args:
+        engine: ``auto``, ``openvino`` or ``torch``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        cuda: Whether there is a CUDA device where the network will run.
+
+    Raises:
+        ConfigError: OpenVINO was asked for on CUDA.
+    """
+    if engine == "openvino" and device == "cuda":
+        raise ConfigError("Engine openvino runs on the CPU only; got --device cuda. Use --engine torch for CUDA.")
+    if device == "auto":
+        device = "cuda" if cuda and engine != "openvino" else "cpu"
+    if engine == "auto":
+        engine = "torch" if device == "cuda" else "openvino"
+    return engine, device
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def load_engine(
+    backbone: Backbone,
+    engine: EngineName = "auto",
+    precision: Precision = "auto",
+    *,
+    batch_size: int | None = None,
+    device: Device = "auto",
+    num_threads: int | None = None,
+) -> Engine:
+    """Make a backbone ready to execute here.
+
+    Args:
+        backbone: What to execute.
+        engine: What executes it; ``auto`` is torch on CUDA, OpenVINO on a CPU.
+        precision: ``auto`` is fp16 on CUDA, bf16 in OpenVINO where the processor has it, fp32 elsewhere.
+        batch_size: Images in one call; None for the engine's default.
+        device: Where; ``auto`` is CUDA where there is any.
+        num_threads: CPU threads; None for all cores that this process may use.
+
+    Raises:
+        ConfigError: This machine can't do what was asked for.
+    """
+    engine_name, device_name = choose_engine(engine, device, torch.cuda.is_available())
+    threads = num_threads or available_cores()
+    if engine_name == "openvino":
+        return OpenVINOEngine(backbone, precision, batch_size, threads)
+    return TorchEngine(backbone, precision, batch_size, threads, device_name)

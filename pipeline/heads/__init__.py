@@ -1,0 +1,6 @@
+"""Classifiers trained on stored embeddings. The table is their only tie to the rest."""
+
+from pipeline.heads.artefact import Head, load_head, save_head
+from pipeline.heads.train import EvaluateOptions, TrainOptions, evaluate, train
+
+__all__ = ["EvaluateOptions", "Head", "TrainOptions", "evaluate", "load_head", "save_head", "train"]

@@ -1,0 +1,44 @@
+"""What a source promises, and how its bytes are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image promised by a source.
+
+    Args:
+        uri: Where it is; unique within the source.
+        version: Changes whenever the image does.
+        label: Its class, if the source says one.
+        split: ``train``, ``validation`` or ``test``, if the source says so.
+    """
+
+    uri: str
+    version: str
+    label: str | None
+    split: str | None
+
+
+class Source(Protocol):
+    """A collection of images."""
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Files passed over while listing, by the reason."""
+
+    def refs(self) -> Iterator[ImageRef]:
+        """Yield every image, in an order that depends on the names alone."""
+
+    def read(self, uri: str, max_bytes: int) -> bytes:
+        """Return an image's bytes, at most ``max_bytes`` + 1 of them.
+
+        Raises:
+            ImageReject: The image is gone although the source is there.
+            OSError: It can't be read now.
+        """

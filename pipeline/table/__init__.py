@@ -1,0 +1,44 @@
+"""The embedding table: plan, commit, ledger, read."""
+
+from pipeline.table.commit import Committed, commit_unit
+from pipeline.table.manifest import Ledger, committed_names, make_ledger, write_manifest
+from pipeline.table.plan import Unit, add_plan, list_units, planned_refs, refs_table, unit_refs
+from pipeline.table.read import data_files, embeddings, read_rows
+from pipeline.table.schema import (
+    EmbeddingType,
+    Table,
+    TableInfo,
+    check_info,
+    create_table,
+    data_schema,
+    open_table,
+    read_info,
+    unit_name,
+)
+
+__all__ = [
+    "Committed",
+    "EmbeddingType",
+    "Ledger",
+    "Table",
+    "TableInfo",
+    "Unit",
+    "add_plan",
+    "check_info",
+    "commit_unit",
+    "committed_names",
+    "create_table",
+    "data_files",
+    "data_schema",
+    "embeddings",
+    "list_units",
+    "make_ledger",
+    "open_table",
+    "planned_refs",
+    "read_info",
+    "read_rows",
+    "refs_table",
+    "unit_name",
+    "unit_refs",
+    "write_manifest",
+]

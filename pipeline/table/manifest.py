@@ -1,0 +1,95 @@
+"""The ledger of a run and the manifest of a complete plan."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from pipeline import __version__, storage
+from pipeline.table.commit import count_rows, sha256_of
+from pipeline.table.plan import Unit
+from pipeline.table.schema import FORMAT_VERSION, Table, TableInfo, unit_name
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The accounting of a run, in images; ``planned = embedded + rejected + pending``."""
+
+    planned: int
+    embedded: int
+    rejected: int
+    pending: int
+
+    def to_json(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return asdict(self)
+
+
+def committed_names(table: Table) -> set[str]:
+    """Return the names of the committed units' data files, without their suffix."""
+    return {name.removesuffix(".parquet") for name in storage.list_names(f"{table.uri}/data")}
+
+
+def make_ledger(table: Table, units: Sequence[Unit]) -> Ledger:
+    """Count what has become of the images of some units, from the table itself."""
+    committed = committed_names(table)
+    planned = embedded = rejected = 0
+    for unit in units:
+        planned += unit.num_images
+        if unit_name(unit.plan, unit.number) in committed:
+            rows, rejects = count_rows(table, unit)
+            embedded += rows
+            rejected += rejects
+    return Ledger(planned, embedded, rejected, planned - embedded - rejected)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what shapes the results."""
+    packages = ("ray", "torch", "openvino", "opencv-python-headless", "pillow", "pyarrow", "numpy")
+    return {
+        "vision-embedding-pipeline": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def write_manifest(table: Table, info: TableInfo, units: Sequence[Unit], run: dict[str, Any]) -> bool:
+    """Write the manifest of a plan whose units are all committed.
+
+    Args:
+        table: Where the plan belongs.
+        info: What the table holds.
+        units: All units of one plan.
+        run: The run that completed it: its timings and engines.
+
+    Returns:
+        Whether it was written; False where units are pending or the manifest was there already.
+    """
+    plan = units[0].plan
+    if storage.exists(table.manifest_uri(plan)):
+        return False
+    ledger = make_ledger(table, units)
+    if ledger.pending:
+        return False
+    files = []
+    for unit in units:
+        rows, rejects = count_rows(table, unit)
+        data_uri, rejects_uri = table.data_uri(plan, unit.number), table.rejects_uri(plan, unit.number)
+        for folder, uri, count in (("data", data_uri, rows), ("rejects", rejects_uri, rejects)):
+            path = f"{folder}/{uri.rsplit('/', 1)[-1]}"
+            files.append({"path": path, "rows": count, "sha256": sha256_of(uri)})
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "plan": plan,
+        "contract_digest": info.contract.digest,
+        "num_units": len(units),
+        "ledger": ledger.to_json(),
+        "files": files,
+        "completed_by": run,
+        "versions": versions(),
+    }
+    return storage.put_if_absent(table.manifest_uri(plan), (json.dumps(manifest, indent=2) + "\n").encode())

@@ -1,0 +1,108 @@
+"""The plan: which images a run promises, cut into units before any work starts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.errors import TransientError
+from pipeline.sources import ImageRef
+from pipeline.table.schema import PLAN_SCHEMA, REF_SCHEMA, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One unit of a plan.
+
+    Args:
+        plan: The plan's name.
+        number: Its place in the plan.
+        num_images: How many images it promises.
+    """
+
+    plan: str
+    number: int
+    num_images: int
+
+
+def refs_table(refs: Iterable[ImageRef]) -> pa.Table:
+    """Collect image refs, ordered by URI, into a table of `REF_SCHEMA`."""
+    columns: list[list[str | None]] = [[], [], [], []]
+    for ref in refs:
+        for column, value in zip(columns, (ref.uri, ref.version, ref.label, ref.split), strict=True):
+            column.append(value)
+    arrays = [pa.array(column, pa.string()) for column in columns]
+    return pa.Table.from_arrays(arrays, schema=REF_SCHEMA).sort_by("uri")
+
+
+def planned_refs(table: Table) -> pa.Table:
+    """Return the refs of every plan in the table: the columns of `PLAN_SCHEMA` and ``plan``."""
+    parts = []
+    for name in storage.list_names(f"{table.uri}/plans"):
+        plan = name.removesuffix(".parquet")
+        part = pq.read_table(storage.local_path(table.plan_uri(plan)))
+        parts.append(part.append_column("plan", pa.array([plan] * len(part), pa.string())))
+    if not parts:
+        return PLAN_SCHEMA.append(pa.field("plan", pa.string())).empty_table()
+    return pa.concat_tables(parts)
+
+
+def add_plan(table: Table, contract_digest: str, refs: pa.Table, unit_size: int) -> str:
+    """Write the plan for images that no plan holds yet.
+
+    The name is a digest of the contract and the refs, and the file is never replaced: a run that plans the same images
+    again finds the plan that stands, with its units.
+
+    Args:
+        table: Where the plan belongs.
+        contract_digest: The features that the plan promises.
+        refs: What it promises, a table of `REF_SCHEMA`.
+        unit_size: Images a unit.
+
+    Returns:
+        The plan's name.
+    """
+    digest = hashlib.sha256(contract_digest.encode())
+    for batch in refs.to_batches(max_chunksize=65536):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            digest.update(json.dumps(row).encode())
+    plan = digest.hexdigest()[:16]
+    units = pa.array(np.arange(len(refs)) // unit_size, pa.int32())
+    planned = refs.add_column(2, PLAN_SCHEMA.field("unit"), units).cast(PLAN_SCHEMA)
+    buffer = io.BytesIO()
+    # A row group is a unit, so that a task reads the refs of its unit and nothing else.
+    pq.write_table(planned, buffer, row_group_size=unit_size, compression="zstd")
+    storage.put_if_absent(table.plan_uri(plan), buffer.getvalue())
+    return plan
+
+
+def unit_refs(table: Table, unit: Unit) -> pa.Table:
+    """Read what one unit promises.
+
+    Returns:
+        A table of `PLAN_SCHEMA`.
+    """
+    with pq.ParquetFile(storage.local_path(table.plan_uri(unit.plan))) as file:
+        refs = file.read_row_group(unit.number)
+    if len(refs) != unit.num_images or set(pc.unique(refs["unit"]).to_pylist()) != {unit.number}:
+        raise TransientError(
+            f"Expected {unit.num_images} images of unit {unit.number} in {table.plan_uri(unit.plan)}, "
+            f"got {len(refs)} of other units. The plan was changed; restore it."
+        )
+    return refs
+
+
+def list_units(planned: pa.Table) -> list[Unit]:
+    """Return every unit in what `planned_refs` returned, in order."""
+    counts = planned.group_by(["plan", "unit"]).aggregate([("uri", "count")]).sort_by([("plan", "ascending"), ("unit", "ascending")])
+    columns = (counts[name].to_pylist() for name in ("plan", "unit", "uri_count"))
+    return [Unit(*values) for values in zip(*columns, strict=True)]

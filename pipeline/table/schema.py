@@ -1,0 +1,194 @@
+"""The table's files: names, columns, and the description in table.json. The format is docs/table-format.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipeline import __version__, storage
+from pipeline.contract import FeatureContract, require_same_features
+from pipeline.errors import ContractMismatch, TableError
+
+FORMAT_VERSION = 1
+
+Kind = Literal["embeddings", "predictions"]
+EmbeddingType = Literal["float32", "float16"]
+
+REF_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("split", pa.string()),
+    ]
+)
+PLAN_SCHEMA = REF_SCHEMA.insert(2, pa.field("unit", pa.int32(), nullable=False))
+IMAGE_FIELDS = [
+    pa.field("uri", pa.string(), nullable=False),
+    pa.field("sha256", pa.string(), nullable=False),
+    pa.field("label", pa.string()),
+    pa.field("split", pa.string()),
+    pa.field("width", pa.int32(), nullable=False),
+    pa.field("height", pa.int32(), nullable=False),
+]
+REJECT_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("sha256", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
+
+
+def embedding_type(dtype: EmbeddingType, embedding_dim: int) -> pa.DataType:
+    """Return the Arrow type of the embedding column."""
+    return pa.list_(pa.float16() if dtype == "float16" else pa.float32(), embedding_dim)
+
+
+def data_schema(dtype: EmbeddingType, embedding_dim: int) -> pa.Schema:
+    """Return the columns of an embedding table's data files."""
+    return pa.schema([*IMAGE_FIELDS, pa.field("embedding", embedding_type(dtype, embedding_dim), nullable=False)])
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """What table.json says.
+
+    Args:
+        kind: ``embeddings``, or ``predictions`` for the output of `pipeline.predict`.
+        contract: The features that the table holds or that its predictions came from.
+        dtype: Type of the stored embeddings; None for predictions.
+        head_sha256: The head that predicted; None for embeddings.
+    """
+
+    kind: Kind
+    contract: FeatureContract
+    dtype: EmbeddingType | None
+    head_sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of table.json."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "contract": self.contract.to_json(),
+            "dtype": self.dtype,
+            "head_sha256": self.head_sha256,
+            "created_by": f"vision-embedding-pipeline {__version__}",
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> TableInfo:
+        """Read what `to_json` wrote.
+
+        Raises:
+            TableError: Another format version, or damaged.
+        """
+        version = value.get("format_version")
+        if version != FORMAT_VERSION:
+            raise TableError(
+                f"Expected table format {FORMAT_VERSION} in {where}, got {version!r}. "
+                "Use the version of this package that wrote it."
+            )
+        try:
+            contract = FeatureContract.from_json(value["contract"], where)
+            return cls(value["kind"], contract, value["dtype"], value["head_sha256"])
+        except KeyError as error:
+            raise TableError(f"{where} lacks the field {error}: it was edited or damaged. Restore it.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Names within one table.
+
+    Args:
+        uri: The table's folder.
+    """
+
+    uri: str
+
+    @property
+    def info_uri(self) -> str:
+        """URI of table.json."""
+        return f"{self.uri}/table.json"
+
+    def plan_uri(self, plan: str) -> str:
+        """URI of a plan."""
+        return f"{self.uri}/plans/{plan}.parquet"
+
+    def data_uri(self, plan: str, unit: int) -> str:
+        """URI of a unit's rows."""
+        return f"{self.uri}/data/{unit_name(plan, unit)}.parquet"
+
+    def rejects_uri(self, plan: str, unit: int) -> str:
+        """URI of a unit's rejects."""
+        return f"{self.uri}/rejects/{unit_name(plan, unit)}.parquet"
+
+    def manifest_uri(self, plan: str) -> str:
+        """URI of a complete plan's manifest."""
+        return f"{self.uri}/manifests/{plan}.json"
+
+
+def unit_name(plan: str, unit: int) -> str:
+    """Return the name that a unit's files share."""
+    return f"{plan}-{unit:06d}"
+
+
+def open_table(uri: str) -> Table:
+    """Return the table at a local path."""
+    return Table(storage.local_path(uri))
+
+
+def read_info(table: Table) -> TableInfo:
+    """Read table.json.
+
+    Raises:
+        TableError: There is no table, or not one that this version reads.
+    """
+    if not storage.exists(table.info_uri):
+        raise TableError(f"Expected a table at {table.uri}, but it has no table.json. Check the path, or run jobs.embed.")
+    try:
+        value = json.loads(storage.read_bytes(table.info_uri, 2**24))
+    except ValueError as error:
+        raise TableError(f"{table.info_uri} is no JSON ({error}): it was edited or damaged. Restore it.") from None
+    return TableInfo.from_json(value, table.info_uri)
+
+
+def check_info(table: Table, asked: TableInfo) -> None:
+    """Refuse to write what doesn't belong into a table; a table that isn't there yet takes anything.
+
+    Raises:
+        ContractMismatch: The table holds other features.
+        TableError: The table is of another kind, or holds another type or another head's predictions.
+    """
+    if not storage.exists(table.info_uri):
+        return
+    stored = read_info(table)
+    if stored.kind != asked.kind:
+        raise TableError(f"Expected a folder for {asked.kind}, but {table.uri} holds {stored.kind}. Use another one.")
+    require_same_features(
+        stored.contract, asked.contract, f"Table {table.uri}", "Use another --table, or the same options as before."
+    )
+    if stored.dtype != asked.dtype:
+        raise TableError(
+            f"Table {table.uri} stores embeddings as {stored.dtype}; this run asks for {asked.dtype}. "
+            f"Use another --table, or --dtype {stored.dtype}."
+        )
+    if stored.head_sha256 != asked.head_sha256:
+        raise ContractMismatch(
+            f"{table.uri} holds predictions of the head {str(stored.head_sha256)[:12]}…; this run uses the head "
+            f"{str(asked.head_sha256)[:12]}…. Use another --output."
+        )
+
+
+def create_table(table: Table, info: TableInfo) -> None:
+    """Write table.json unless it is there; another run may have been quicker, so check again afterwards."""
+    storage.put_if_absent(table.info_uri, (json.dumps(info.to_json(), indent=2) + "\n").encode())
+    check_info(table, info)
