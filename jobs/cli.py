@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,7 +60,9 @@ def parse(options_class: type[AnyOptions], job: str, argv: list[str]) -> tuple[A
 
 
 class _CommandLine(BaseSettings):
-    model_config = SettingsConfigDict(cli_kebab_case=True, cli_implicit_flags=True, cli_avoid_json=True, cli_hide_none_type=True)
+    model_config = SettingsConfigDict(
+        cli_kebab_case=True, cli_implicit_flags=True, cli_avoid_json=True, cli_hide_none_type=True
+    )
 
 
 def _split_own(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -141,7 +146,46 @@ def run_job(
         argv: The command line; None for the process's own.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    verbose = "--verbose" in arguments
+    with nullcontext() if "--verbose" in arguments else own_stderr():
+        return _run_job(job, options_class, work, summary, arguments)
+
+
+@contextmanager
+def own_stderr() -> Iterator[None]:
+    """Keep standard error for this program: what C++ libraries and child processes write there goes to a file.
+
+    Ray's core writes warnings about itself to the file descriptor, past every Python setting. Should the program fail
+    for a reason that it doesn't know, the end of that file is shown.
+    """
+    if sys.stderr is not sys.__stderr__ or sys.stderr is None:  # somebody captures it already
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1)
+        try:
+            yield
+        except Exception:
+            noise.seek(max(0, noise.seek(0, os.SEEK_END) - 4096))
+            sys.stderr.write(noise.read().decode(errors="replace"))
+            raise
+        finally:
+            sys.stderr.close()
+            os.dup2(kept, 2)
+            os.close(kept)
+            sys.stderr = sys.__stderr__
+
+
+def _run_job(
+    job: str,
+    options_class: type[AnyOptions],
+    work: Callable[[AnyOptions, ProgressLine], dict[str, Any]],
+    summary: Callable[[dict[str, Any]], str],
+    arguments: list[str],
+) -> int:
+    verbose = False
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
     for name in ("pipeline", "jobs"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -6,25 +6,25 @@ import sys
 from typing import Any
 
 from jobs.cli import run_job
-from pipeline.runs import EmbedOptions, embed
+from jobs.text import ledger_line, random_weights_lines
+from pipeline.embed import EmbedOptions, embed
 
 
 def summary(record: dict[str, Any]) -> str:
     """Return what a person wants to know of the run."""
-    ledger, new = record["ledger"], record["new"]
-    lines = []
-    if record["contract"]["weights"].startswith("random:"):
-        lines.append(f"Weights are RANDOM ({record['contract']['weights']}): features of an untrained network.")
+    new = record["new"]
     if new["embedded"] + new["rejected"]:
-        lines.append(
+        done = (
             f"Embedded {new['embedded']} images, rejected {new['rejected']}, at {record['images_per_s']} images/s "
             f"({'; '.join(record['engines'])})."
         )
     else:
-        lines.append("Nothing to do: every image of the source is in the table.")
-    lines.append(f"Ledger: {ledger['planned']} planned = {ledger['embedded']} embedded + {ledger['rejected']} rejected.")
-    lines.append(f"Table: {record['table']}")
-    return "\n".join(lines)
+        done = "Nothing to do: every image of the source is in the table."
+    lines = [*random_weights_lines(record["contract"]), done, ledger_line(record["ledger"])]
+    if record["rejects_by_code"]:
+        codes = ", ".join(f"{count} {code}" for code, count in record["rejects_by_code"].items())
+        lines.append(f"Rejects: {codes}; see {record['table']}/rejects/*.parquet")
+    return "\n".join([*lines, f"Table: {record['table']}"])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Ray, quietly: connect to the cluster that RAY_ADDRESS names, or run one in this process's name and clean up after it."""
+"""Ray, quietly: connect to the cluster that RAY_ADDRESS names, or run one for this process and clean up after it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -18,6 +19,7 @@ from pipeline.errors import ConfigError
 
 #: Longest temp folder that leaves room for Ray's socket names within the 107 bytes of a Unix socket's address.
 _LONGEST_TEMP_DIR = 40
+_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 (the variable's name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,11 @@ def connect(verbose: bool = False) -> Iterator[str | None]:
     level = logging.INFO if verbose else logging.ERROR
     address = os.environ.get("RAY_ADDRESS")
     temp_dir = None if address else _short_temp_dir()
-    token = "RAY_AUTH_TOKEN"
     added_token = not address and not _has_token()
     if added_token:  # otherwise Ray writes one into the home folder
-        os.environ[token] = secrets.token_hex(32)
+        os.environ[_TOKEN] = secrets.token_hex(32)
     try:
-        options = {"log_to_driver": verbose, "logging_level": level}
+        options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
         try:
             if address:
                 context = ray.init(address=address, **options)
@@ -81,7 +82,7 @@ def connect(verbose: bool = False) -> Iterator[str | None]:
             ray.shutdown()
     finally:
         if added_token:
-            del os.environ[token]
+            del os.environ[_TOKEN]
         if temp_dir:
             shutil.rmtree(temp_dir, ignore_errors=True)
 
@@ -90,13 +91,12 @@ def _quieten(verbose: bool) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not verbose:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _has_token() -> bool:
-    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    names = (_TOKEN, "RAY_AUTH_TOKEN_PATH")
     disabled = os.environ.get("RAY_AUTH_MODE", "token").lower() != "token"
     return disabled or any(os.environ.get(name) for name in names)
 
@@ -108,7 +108,7 @@ def _short_temp_dir() -> str:
 
 def resources() -> Resources:
     """Return what the connected cluster has now."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     cpus = [node.get("CPU", 0.0) for node in nodes if node.get("CPU", 0.0) > 0]
     return Resources(
         num_cpus=sum(cpus),

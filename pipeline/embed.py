@@ -1,281 +1,71 @@
-"""The Ray Data graph: plan -> read and decode -> embed -> commit, and what it runs on."""
+"""The embed job: every image of a source into an embedding table."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import ray
-from ray.data import ActorPoolStrategy, Dataset, DataContext, Datasource, ReadTask
-from ray.data.block import BlockMetadata
+from pydantic import Field
 
-from pipeline.backbones import Preprocessing, load_backbone
-from pipeline.cluster import Resources, resources
-from pipeline.contract import FeatureContract
-from pipeline.engines import Device, EngineName, Precision, choose_engine, load_engine
-from pipeline.errors import ConfigError
-from pipeline.images import Limits
-from pipeline.progress import CountReporter
-from pipeline.sources import Source
-from pipeline.stages import UnitReport, commit_block, embed_unit, read_unit
-from pipeline.table import Table, Unit
-
-logger = logging.getLogger(__name__)
-
-#: CPUs of one read task beside a CPU engine: two to a core, since each waits for storage part of its time.
-_READ_CPUS_BESIDE_CPU_ENGINE = 0.5
-#: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading.
-_COMMIT_CPUS = 0.1
+from pipeline.backbones import load_backbone, resolve_weights
+from pipeline.engines import choose_engine
+from pipeline.graph import BackboneSpec
+from pipeline.options import Options
+from pipeline.progress import ProgressCallback
+from pipeline.runs import RunOptions, Target, run
+from pipeline.sources import FolderSource
+from pipeline.table import EmbeddingType, TableInfo, data_schema, open_table
 
 
-@dataclass(frozen=True, slots=True)
-class BackboneSpec:
-    """What an actor needs to load the backbone where it runs: names and a URI, never the weights themselves."""
-
-    contract: FeatureContract
-    preprocessing: Preprocessing
-    weights: str
-    cache_dir: str
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """What executes the backbone, and how many of it; see `pipeline.runs.RunOptions`."""
-
-    engine: EngineName = "auto"
-    precision: Precision = "auto"
-    device: Device = "auto"
-    batch_size: int | None = None
-    num_actors: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the stages share a cluster.
-
-    Args:
-        engine: ``openvino`` or ``torch``.
-        device: ``cpu`` or ``cuda``.
-        max_actors: Embed actors at most; the pool starts with one and grows as the cluster does.
-        actor_cpus: CPUs of one embed actor.
-        read_cpus: CPUs of one read task.
-        num_threads: CPU threads of one engine.
-    """
-
-    engine: str
-    device: str
-    max_actors: int
-    actor_cpus: float
-    read_cpus: float
-    num_threads: int | None
-
-
-def plan_layout(spec: EngineSpec, cluster: Resources) -> Layout:
-    """Share the cluster among the stages.
-
-    A CUDA actor has a GPU and a CPU; reading has the other CPUs. A CPU actor computes with all cores of its node, but
-    counts for half of them, so that reading always has room: the operating system shares the cores by need.
-    """
-    engine, device = choose_engine(spec.engine, spec.device, cluster.num_gpus > 0)
-    if device == "cuda":
-        actors = spec.num_actors or max(1, int(cluster.num_gpus))
-        return Layout(engine, device, actors, actor_cpus=1.0, read_cpus=1.0, num_threads=None)
-    actors = spec.num_actors or cluster.num_cpu_nodes
-    if cluster.num_cpus < 1:
-        raise ConfigError(
-            "Expected a cluster with at least 1 CPU for work, got none. Add worker nodes, or ask for GPU workers with "
-            "--device cuda, which an autoscaling cluster then starts."
-        )
-    per_node = -(-actors // cluster.num_cpu_nodes)
-    cpus = max(0.3, cluster.cpus_per_node / 2 / per_node - _COMMIT_CPUS)
-    threads = max(1, int(cluster.cpus_per_node // per_node))
-    return Layout(engine, device, actors, cpus, _READ_CPUS_BESIDE_CPU_ENGINE, threads)
-
-
-class PlannedUnits(Datasource):
-    """The units to do, as read tasks: one task, one unit, one block."""
-
-    def __init__(self, units: Sequence[Unit], read: Callable[[Unit], pa.Table], bytes_per_image: int) -> None:
-        super().__init__()
-        self._units, self._read, self._bytes_per_image = units, read, bytes_per_image
-
-    def get_name(self) -> str:
-        """Name the operator in Ray's dashboard."""
-        return "ReadUnit"
-
-    def estimate_inmemory_data_size(self) -> int:
-        """Return the bytes of all units' blocks."""
-        return sum(unit.num_images for unit in self._units) * self._bytes_per_image
-
-    def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:  # noqa: ARG002
-        """Return one task a unit; the units are the parallelism."""
-        return [
-            ReadTask(
-                partial(_read_block, self._read, unit),
-                BlockMetadata(
-                    num_rows=unit.num_images,
-                    size_bytes=unit.num_images * self._bytes_per_image,
-                    input_files=None,
-                    exec_stats=None,
-                ),
-            )
-            for unit in self._units
-        ]
-
-
-def _read_block(read: Callable[[Unit], pa.Table], unit: Unit) -> Iterator[pa.Table]:
-    yield read(unit)
-
-
-class EmbedActor:
-    """Holds a loaded engine and embeds the units that come by."""
-
-    def __init__(
-        self, backbone: BackboneSpec, spec: EngineSpec, layout: Layout, embedding_type: pa.DataType, counter: Any
-    ) -> None:
-        loaded = load_backbone(
-            backbone.contract.backbone,
-            backbone.weights,
-            backbone.preprocessing.name,
-            cache_dir=backbone.cache_dir,
-            expected=backbone.contract,
-        )
-        self._engine = load_engine(
-            loaded,
-            layout.engine,  # type: ignore[arg-type]
-            spec.precision,
-            batch_size=spec.batch_size,
-            device=layout.device,  # type: ignore[arg-type]
-            num_threads=layout.num_threads,
-        )
-        self._embedding_type, self._report = embedding_type, CountReporter(counter)
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Embed one unit."""
-        try:
-            return embed_unit(self._engine, block, self._embedding_type, self._report)
-        finally:
-            self._report.flush()
-
-
-def _commit(block: pa.Table, table: Table, finish: Callable[[pa.Table], pa.Table], run: dict[str, Any]) -> pa.Table:
-    report = commit_block(block, table, finish, run)
-    return pa.Table.from_pylist([{name: getattr(report, name) for name in UnitReport.__slots__}], schema=_REPORT_SCHEMA)
-
-
-_REPORT_SCHEMA = pa.schema(
-    [
-        ("plan", pa.string()),
-        ("unit", pa.int64()),
-        ("num_images", pa.int64()),
-        ("embedded", pa.int64()),
-        ("rejected", pa.int64()),
-        ("created", pa.bool_()),
-        ("trouble", pa.string()),
-        ("read_s", pa.float64()),
-        ("embed_s", pa.float64()),
-        ("engine", pa.string()),
-    ]
-)
-
-
-def embed_units(
-    table: Table,
-    units: Sequence[Unit],
-    source: Source,
-    backbone: BackboneSpec,
-    spec: EngineSpec,
-    *,
-    limits: Limits,
-    embedding_type: pa.DataType,
-    finish: Callable[[pa.Table], pa.Table],
-    run: dict[str, Any],
-    counter: Any,
-) -> Iterator[UnitReport]:
-    """Embed and commit units on the connected Ray cluster.
-
-    Args:
-        table: Where the rows go; its plans hold the units.
-        units: What to do.
-        source: Where the bytes are.
-        backbone: What to embed with.
-        spec: What executes it.
-        limits: What a single image may cost.
-        embedding_type: Arrow type of the embeddings.
-        finish: Makes the data files' columns, see `pipeline.stages.commit_block`.
-        run: What identifies the run.
-        counter: The progress counter's handle.
-
-    Yields:
-        What became of each unit, in the order in which they get ready. A unit whose process died again and again
-        gives no report.
-    """
-    layout = plan_layout(spec, resources())
-    logger.info("Engine %s on %s, up to %d actor(s).", layout.engine, layout.device, layout.max_actors)
-    side = backbone.preprocessing.crop
-    bytes_per_image = side * side * 3 + 512
-    largest = max(unit.num_images for unit in units)
-    with _data_context(largest * bytes_per_image):
-        blocks = _graph(
-            PlannedUnits(
-                units,
-                partial(
-                    read_unit, table, source=source, preprocessing=backbone.preprocessing, limits=limits
-                ),
-                bytes_per_image,
-            ),
-            (backbone, spec, layout, embedding_type, counter),
-            partial(_commit, table=table, finish=finish, run=run),
-            layout,
-            len(units),
-        )
-        for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in batch.to_pylist():
-                yield UnitReport(**row)
-
-
-def _graph(
-    units: PlannedUnits, actor_arguments: tuple[Any, ...], commit: Callable[[pa.Table], pa.Table], layout: Layout, num_units: int
-) -> Dataset:
-    cuda = layout.device == "cuda"
-    pixels = ray.data.read_datasource(units, override_num_blocks=num_units, num_cpus=layout.read_cpus)
-    # The public map_batches asks for a batch size wherever GPUs are asked for, and would then join and cut blocks to
-    # that size; a unit must stay a unit. Ray's own map_groups goes this way for the same reason.
-    vectors = pixels.map_batches_internal(
-        EmbedActor,
-        fn_constructor_args=actor_arguments,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=layout.max_actors, max_tasks_in_flight_per_actor=2),
-        num_cpus=layout.actor_cpus,
-        num_gpus=1 if cuda else None,
+class _EmbedWhat(Options):
+    source: str = Field(description="Folder of images; the parent folder of an image is its label.")
+    table: str = Field(description="Folder of the embedding table; created, or completed and extended.")
+    backbone: str = Field("microsoftvision-resnet50", description="Feature extractor, see docs/backbones.md.")
+    weights: str = Field(
+        "auto",
+        description="Weights of the backbone: 'auto' (the published file, fetched once a node), 'random:SEED' (not "
+        "trained; for trials and tests), or the path or URI of a state dict (.safetensors, .pt, .pth, .tar).",
     )
-    return vectors.map_batches(commit, batch_size=None, batch_format="pyarrow", num_cpus=_COMMIT_CPUS)
+    preprocess: str | None = Field(None, description="Preprocessing preset; unset: the backbone's default.")
+    dtype: EmbeddingType = Field("float32", description="Type of the stored embeddings.")
 
 
-class _data_context:  # noqa: N801 (a context manager, used like a function)
-    """Ray Data's settings for the length of a run: units stay whole, no bars, and one lost unit doesn't stop the rest."""
+class EmbedOptions(RunOptions, _EmbedWhat):  # in this order --help begins with the source
+    """Embed every image of a source into a table of Parquet files."""
 
-    def __init__(self, unit_bytes: int) -> None:
-        self._wanted = {
-            "target_max_block_size": 2 * unit_bytes + 2**20,
-            "enable_progress_bars": False,
-            "print_on_execution_start": False,
-            "max_errored_blocks": -1,
-            "enable_auto_log_stats": False,
-        }
 
-    def __enter__(self) -> None:
-        context = DataContext.get_current()
-        self._before = {name: getattr(context, name) for name in self._wanted}
-        for name, value in self._wanted.items():
-            setattr(context, name, value)
+def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) -> dict[str, Any]:
+    """Embed every image of a source that the table doesn't hold yet.
 
-    def __exit__(self, *error: object) -> None:
-        context = DataContext.get_current()
-        for name, value in self._before.items():
-            setattr(context, name, value)
+    Args:
+        options: What to do.
+        on_progress: Called a few times a second while the work goes on.
+
+    Returns:
+        The run's record, as plain JSON values.
+
+    Raises:
+        ConfigError: It can't be done as asked; nothing was touched.
+        RunIncomplete: Images are pending; the same call again goes on.
+        TooManyRejects: All images are done, but too many of them are rejects.
+    """
+    source = FolderSource(options.source)
+    table = open_table(options.table)
+    choose_engine(options.engine, options.device, cuda=False)
+    loaded = load_backbone(options.backbone, options.weights, options.preprocess, cache_dir=options.cache_dir)
+    backbone = BackboneSpec(
+        loaded.contract,
+        loaded.preprocessing,
+        resolve_weights(options.backbone, options.weights),
+        options.cache_dir,
+    )
+    info = TableInfo("embeddings", loaded.contract, options.dtype)
+    schema = data_schema(options.dtype, loaded.contract.embedding_dim)
+    target = Target(table, info, backbone, schema.field("embedding").type, partial(to_schema, schema=schema))
+    return {"job": "embed", **run(options, source, target, on_progress)}
+
+
+def to_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the rows with a schema's columns, in its order and types."""
+    return rows.select(schema.names).cast(schema)

@@ -12,6 +12,7 @@ import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -90,7 +91,7 @@ def decode(data: bytes, limits: Limits | None = None) -> Pixels:
         if image_format == "GIF" and not data.endswith(_GIF_TRAILER):
             raise _reject(RejectCode.TRUNCATED, f"The GIF ends before its trailer, after {len(data)} bytes.")
         raise _reject(RejectCode.UNDECODABLE, f"OpenCV can't decode this {image_format}: its data is damaged.")
-    return pixels
+    return cast(Pixels, pixels)
 
 
 def _check_size_and_format(data: bytes, limits: Limits) -> str:

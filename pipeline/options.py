@@ -29,6 +29,9 @@ def explain(error: ValidationError) -> str:
     """Return one line for each wrong option: its name, what was expected and what was got."""
     lines = []
     for item in error.errors(include_url=False):
+        if not item["loc"]:  # about several options together
+            lines.append(f"Options: {item['msg'].removeprefix('Value error, ')}.")
+            continue
         name = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-")
         if item["type"] == "missing":
             lines.append(f"Option {name} is required.")

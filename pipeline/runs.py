@@ -1,49 +1,42 @@
-"""A run: from a source to a committed table, however often it is interrupted; and the embed job built on it."""
+"""A run: bring every image of a source into a table, however often it is interrupted on the way."""
 
 from __future__ import annotations
 
 import logging
 import secrets
 import time
-from collections import Counter as Count
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 from ray.exceptions import RayError
 
 from pipeline import cluster, storage
-from pipeline.backbones import find_preset, load_backbone, resolve_weights
 from pipeline.backbones.weights import default_cache_dir
-from pipeline.embed import BackboneSpec, EngineSpec, embed_units
-from pipeline.engines import Device, EngineName, Precision, choose_engine
+from pipeline.engines import Device, EngineName, Precision
 from pipeline.errors import ConfigError, PipelineError, RunIncomplete, TooManyRejects
+from pipeline.graph import BackboneSpec, embed_units
 from pipeline.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Limits
+from pipeline.layout import EngineSpec
 from pipeline.options import Options
 from pipeline.progress import Counter, Progress, ProgressCallback, watch
-from pipeline.sources import FolderSource, Source
+from pipeline.refs import refs_table
+from pipeline.sources import Source
 from pipeline.stages import UnitReport
 from pipeline.table import (
-    EmbeddingType,
     Table,
     TableInfo,
     Unit,
-    add_plan,
     check_info,
-    committed_names,
+    count_codes,
     create_table,
-    data_schema,
     list_units,
     make_ledger,
-    open_table,
+    pending_units,
+    plan_missing,
     planned_refs,
-    refs_table,
-    unit_name,
     write_manifest,
 )
 
@@ -53,11 +46,6 @@ logger = logging.getLogger(__name__)
 class RunOptions(Options):
     """Options of every job that reads images."""
 
-    weights: str = Field(
-        "auto",
-        description="Weights of the backbone: 'auto' (the published file, fetched once a node), 'random:SEED' (not "
-        "trained; for trials and tests), or the path or URI of a state dict (.safetensors, .pt, .pth, .tar).",
-    )
     engine: EngineName = Field("auto", description="What executes the backbone; auto: torch on CUDA, openvino on CPUs.")
     precision: Precision = Field(
         "auto", description="Arithmetic; auto: fp16 on CUDA, bf16 with openvino where the processor has it, else fp32."
@@ -84,18 +72,6 @@ class RunOptions(Options):
     verbose: bool = Field(False, description="Show Ray's own log, and the traceback of a failure.")
 
 
-class _EmbedWhat(Options):
-    source: str = Field(description="Folder of images; the parent folder of an image is its label.")
-    table: str = Field(description="Folder of the embedding table; created, or completed and extended.")
-    backbone: str = Field("microsoftvision-resnet50", description="Feature extractor, see docs/backbones.md.")
-    preprocess: str | None = Field(None, description="Preprocessing preset; unset: the backbone's default.")
-    dtype: EmbeddingType = Field("float32", description="Type of the stored embeddings.")
-
-
-class EmbedOptions(RunOptions, _EmbedWhat):  # in this order --help begins with the source
-    """Embed every image of a source into a table of Parquet files."""
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a run writes.
@@ -103,21 +79,30 @@ class Target:
     Args:
         table: Where.
         info: What the table says of itself.
+        backbone: What to embed with, meeting the table's contract.
         embedding_type: Arrow type of the embeddings on their way.
         finish: Makes the data files' columns from rows with embeddings.
     """
 
     table: Table
     info: TableInfo
+    backbone: BackboneSpec
     embedding_type: pa.DataType
     finish: Callable[[pa.Table], pa.Table]
 
 
-def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) -> dict[str, Any]:
-    """Embed every image of a source that the table doesn't hold yet.
+def run(
+    options: RunOptions,
+    source: Source,
+    target: Target,
+    on_progress: ProgressCallback | None,
+) -> dict[str, Any]:
+    """Bring every image of a source into a table; its units committed one by one.
 
     Args:
-        options: What to do.
+        options: How.
+        source: Which images.
+        target: What becomes of them, and where it goes.
         on_progress: Called a few times a second while the work goes on.
 
     Returns:
@@ -128,32 +113,6 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
         RunIncomplete: Images are pending; the same call again goes on.
         TooManyRejects: All images are done, but too many of them are rejects.
     """
-    source = FolderSource(options.source)
-    table = open_table(options.table)
-    find_preset(options.backbone, options.preprocess)
-    choose_engine(options.engine, options.device, cuda=False)
-    contract = load_backbone(
-        options.backbone, options.weights, options.preprocess, cache_dir=options.cache_dir
-    ).contract
-    info = TableInfo("embeddings", contract, options.dtype)
-    schema = data_schema(options.dtype, contract.embedding_dim)
-    target = Target(table, info, schema.field("embedding").type, partial(to_schema, schema=schema))
-    return {"job": "embed", **run(options, source, target, options.preprocess, on_progress)}
-
-
-def to_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the rows with a schema's columns, in its order and types."""
-    return rows.select(schema.names).cast(schema)
-
-
-def run(
-    options: RunOptions,
-    source: Source,
-    target: Target,
-    preprocess: str | None,
-    on_progress: ProgressCallback | None,
-) -> dict[str, Any]:
-    """Bring every image of a source into a table; see `embed` for errors and result."""
     started = time.time()
     table, contract = target.table, target.info.contract
     check_info(table, target.info)
@@ -167,7 +126,7 @@ def run(
         raise ConfigError(f"Expected images in the source, found none{_skipped_text(source)}. Check --source.")
     refs = refs.slice(0, options.limit)
     create_table(table, target.info)
-    units, changed = _plan(table, target.info, refs, options.unit_size)
+    units, changed = plan_missing(table, target.info.digest, refs, options.unit_size)
     before = make_ledger(table, units)
     logger.info(
         "%d images planned, %d done before, %d to do%s.",
@@ -179,10 +138,12 @@ def run(
     if changed:
         logger.warning("%d image(s) have changed since they were embedded; their rows stay as they are.", changed)
     run_id = secrets.token_hex(4)
-    reports, troubles, work_s = [], {}, 0.0
+    reports: list[UnitReport] = []
+    troubles: dict[Unit, str] = {}
+    work_s = 0.0
     if before.pending:
         work_started = time.perf_counter()
-        reports, troubles = _work(options, source, target, preprocess, units, run_id, on_progress)
+        reports, troubles = _work(options, source, target, units, run_id, on_progress)
         work_s = time.perf_counter() - work_started
     ledger = make_ledger(table, units)
     embedded, rejected = (sum(getattr(r, name) for r in reports if r.created) for name in ("embedded", "rejected"))
@@ -193,7 +154,7 @@ def run(
         "contract": contract.to_json(),
         "ledger": ledger.to_json(),
         "new": {"embedded": embedded, "rejected": rejected},
-        "rejects_by_code": _count_codes(table, units) if ledger.rejected else {},
+        "rejects_by_code": count_codes(table, units) if ledger.rejected else {},
         "skipped_files": dict(source.skipped),
         "changed_images": changed,
         "engines": sorted({report.engine for report in reports if report.engine}),
@@ -201,7 +162,7 @@ def run(
         "seconds": round(time.time() - started, 3),
         "images_per_s": round((embedded + rejected) / work_s, 2) if work_s else 0.0,
         "stage_s": {name: round(sum(getattr(r, name) for r in reports), 3) for name in ("read_s", "embed_s")},
-        "options": options.record(),
+        "options": {k: storage.redact(v) if isinstance(v, str) else v for k, v in options.record().items()},
     }
     for plan in sorted({unit.plan for unit in units}):
         members = [unit for unit in list_units(planned_refs(table)) if unit.plan == plan]
@@ -212,39 +173,16 @@ def run(
 _MANIFEST_FIELDS = ("run", "started", "seconds", "images_per_s", "stage_s", "engines", "options")
 
 
-def _plan(table: Table, info: TableInfo, refs: pa.Table, unit_size: int) -> tuple[list[Unit], int]:
-    """Plan what no plan holds yet; return the units that hold images of this source, and how many images changed."""
-    planned = planned_refs(table)
-    new = refs.filter(pc.invert(pc.is_in(refs["uri"], planned["uri"].combine_chunks())))
-    if len(new):
-        add_plan(table, info.contract.digest, new, unit_size)
-        planned = planned_refs(table)
-    mine = planned.filter(pc.is_in(planned["uri"], refs["uri"].combine_chunks()))
-    wanted = {(unit.plan, unit.number) for unit in list_units(mine)}
-    units = [unit for unit in list_units(planned) if (unit.plan, unit.number) in wanted]
-    listed = refs["version"].take(pc.index_in(mine["uri"], refs["uri"].combine_chunks()))
-    committed = committed_names(table)
-    differs = mine.filter(pc.not_equal(mine["version"], listed)).select(["plan", "unit"]).to_pylist()
-    return units, sum(unit_name(row["plan"], row["unit"]) in committed for row in differs)
-
-
 def _work(
     options: RunOptions,
     source: Source,
     target: Target,
-    preprocess: str | None,
     units: list[Unit],
     run_id: str,
     on_progress: ProgressCallback | None,
 ) -> tuple[list[UnitReport], dict[Unit, str]]:
     """Do the pending units on Ray, in passes for as long as a pass gets some of them done."""
     contract, table = target.info.contract, target.table
-    backbone = BackboneSpec(
-        contract,
-        find_preset(contract.backbone, preprocess),
-        resolve_weights(contract.backbone, options.weights),
-        options.cache_dir,
-    )
     spec = EngineSpec(options.engine, options.precision, options.device, options.batch_size, options.num_actors)
     identity = {"run": run_id, "contract": contract.to_json()}
     reports: list[UnitReport] = []
@@ -254,7 +192,7 @@ def _work(
             logger.info("Ray dashboard: %s", dashboard)
         counter = Counter.remote()  # type: ignore[attr-defined]
         with watch(counter, _progress_reporter(table, units, reports, on_progress)):
-            pending = _pending(table, units)
+            pending = pending_units(table, units)
             while pending:
                 troubles.clear()
                 try:
@@ -262,7 +200,7 @@ def _work(
                         table,
                         pending,
                         source,
-                        backbone,
+                        target.backbone,
                         spec,
                         limits=Limits(options.max_image_pixels, options.max_image_bytes),
                         embedding_type=target.embedding_type,
@@ -278,16 +216,11 @@ def _work(
                     if isinstance(inner, PipelineError):
                         raise inner from error
                     troubles[pending[0]] = f"Ray stopped: {type(inner).__name__}: {inner}"
-                left = _pending(table, units)
+                left = pending_units(table, units)
                 if len(left) == len(pending):
                     break
                 pending = left
     return reports, troubles
-
-
-def _pending(table: Table, units: list[Unit]) -> list[Unit]:
-    committed = committed_names(table)
-    return [unit for unit in units if unit_name(unit.plan, unit.number) not in committed]
 
 
 def _progress_reporter(
@@ -306,16 +239,6 @@ def _progress_reporter(
         on_progress(Progress(before.planned, done, rejected, new, time.monotonic() - start))
 
     return report
-
-
-def _count_codes(table: Table, units: list[Unit]) -> dict[str, int]:
-    committed = committed_names(table)
-    count: Count[str] = Count()
-    for unit in units:
-        if unit_name(unit.plan, unit.number) in committed:
-            path = storage.local_path(table.rejects_uri(unit.plan, unit.number))
-            count.update(pq.read_table(path, columns=["code"])["code"].to_pylist())
-    return dict(sorted(count.items()))
 
 
 def _skipped_text(source: Source) -> str:
@@ -347,5 +270,3 @@ def _judge(record: dict[str, Any], troubles: dict[Unit, str], options: RunOption
             record,
         )
     return record
-
-

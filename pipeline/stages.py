@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.backbones import Preprocessing
 from pipeline.engines import Engine, embed
@@ -129,7 +130,9 @@ def _read_with_retries(source: Source, uri: str, max_bytes: int, backoff_s: tupl
     return source.read(uri, max_bytes)
 
 
-def embed_unit(engine: Engine, block: pa.Table, embedding_type: pa.DataType, on_batch: Callable[[int], None]) -> pa.Table:
+def embed_unit(
+    engine: Engine, block: pa.Table, embedding_type: pa.DataType, on_batch: Callable[[int], None]
+) -> pa.Table:
     """Embed a unit's good images.
 
     Args:
@@ -177,7 +180,11 @@ def embed_unit(engine: Engine, block: pa.Table, embedding_type: pa.DataType, on_
 
 
 def _embed_rows(
-    engine: Engine, block: pa.Table, indices: np.ndarray[Any, Any], embeddings: np.ndarray[Any, Any], on_batch: Callable[[int], None]
+    engine: Engine,
+    block: pa.Table,
+    indices: NDArray[np.int64],
+    embeddings: NDArray[Any],
+    on_batch: Callable[[int], None],
 ) -> None:
     column = block["pixels"].combine_chunks()
     side = int((column.type.byte_width // 3) ** 0.5)
@@ -224,6 +231,4 @@ def commit_block(
         committed = commit_unit(table, unit, rows, rejects, {**run, "engine": report.engine})
     except (OSError, TransientError) as error:
         return replace(report, trouble=f"It can't be committed: {type(error).__name__}: {error}")
-    return replace(
-        report, embedded=committed.embedded, rejected=committed.rejected, created=committed.created
-    )
+    return replace(report, embedded=committed.embedded, rejected=committed.rejected, created=committed.created)

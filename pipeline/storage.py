@@ -128,7 +128,7 @@ def open_stream(uri: str) -> IO[bytes]:
         OSError: It can't be opened.
     """
     if scheme(uri) == "file":
-        return open(local_path(uri), "rb")  # noqa: SIM115 (the caller closes it)
+        return open(local_path(uri), "rb")
     if scheme(uri) not in REMOTE_SCHEMES:
         raise ConfigError(f"Expected a local path or one of {REMOTE_SCHEMES}, got scheme {scheme(uri)!r}.")
     stream: IO[bytes] = fsspec.open(uri, "rb").open()

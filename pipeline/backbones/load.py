@@ -119,5 +119,3 @@ def load_backbone(
             expected, contract, "What is being written", "Give the same --backbone, --weights and --preprocess."
         )
     return Backbone(network, preset, contract)
-
-

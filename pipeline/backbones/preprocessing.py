@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -61,7 +61,7 @@ class Preprocessing:
             new_height, new_width = self.size * height // short, self.size * width // short
         if (new_height, new_width) != (height, width):
             if self.interpolation == "opencv-bilinear":
-                image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+                image = cast(Pixels, cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR))
             else:
                 resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
                 image = np.asarray(resized)

@@ -89,9 +89,10 @@ def _download(uri: str, target: Path, backoff_s: tuple[float, ...]) -> None:
             if wait_s is not None and not isinstance(error, (FileNotFoundError, PermissionError)):
                 time.sleep(wait_s)
                 continue
+            reason = str(error).replace(uri, storage.redact(uri)) or "no answer"
             raise WeightsError(
                 f"Expected weights at {storage.redact(uri)}, but they can't be downloaded after {attempt} attempt(s): "
-                f"{type(error).__name__}: {error or 'no answer'}. Give a copy with --weights PATH "
+                f"{type(error).__name__}: {reason}. Give a copy with --weights PATH "
                 "(.safetensors, .pt, .pth or .tar; local, s3://, gs://, az:// or https://), or try the pipeline "
                 "without trained weights with --weights random:0."
             ) from None
@@ -137,9 +138,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             f"Expected a state dict (names to tensors, bare or under 'state_dict') in {path}, "
             f"got {_kind(content)}. Save the model's state_dict() alone."
         )
-    if all(str(key).startswith("module.") for key in content):
-        content = {str(key)[len("module.") :]: value for key, value in content.items()}
-    return content
+    prefix = "module." if all(str(key).startswith("module.") for key in content) else ""
+    return {str(key).removeprefix(prefix): value for key, value in content.items()}
 
 
 def _kind(content: Any) -> str:

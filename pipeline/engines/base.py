@@ -86,6 +86,8 @@ class Normalised(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.network = backbone.network
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         # (x / 255 - mean) / std, as torchvision's ToTensor and Normalize
         self.register_buffer("mean", 255 * torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(backbone.preprocessing.std).view(1, 3, 1, 1))

@@ -141,9 +141,8 @@ def load_head(uri: str) -> Head:
         contract = FeatureContract.from_json(description["contract"], name)
         classes: Sequence[str] = description["classes"]
         mean, scale = tensors["mean"], tensors["scale"]
-        return Head(
-            description["kind"], tuple(classes), contract, mean, scale, layers, description["config"], description["metrics"]
-        )
+        kind, config, metrics = (description[key] for key in ("kind", "config", "metrics"))
+        return Head(kind, tuple(classes), contract, mean, scale, layers, config, metrics)
     except (KeyError, ValueError, FileNotFoundError, SafetensorError) as error:
         raise TableError(
             f"The head at {folder} can't be read ({type(error).__name__}: {error}): it is incomplete or damaged. "

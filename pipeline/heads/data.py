@@ -78,9 +78,7 @@ def read_features(table_uri: str) -> TableFeatures:
     return TableFeatures(info.contract, splits, int((~labelled).sum()))
 
 
-def carve_validation(
-    train: LabelledFeatures, fraction: float, seed: int
-) -> tuple[LabelledFeatures, LabelledFeatures]:
+def carve_validation(train: LabelledFeatures, fraction: float, seed: int) -> tuple[LabelledFeatures, LabelledFeatures]:
     """Take a stratified part of the training rows for validation, chosen by content.
 
     In each class, images are put in the order of a digest of their content and the seed, and the first ``fraction`` of

@@ -17,7 +17,7 @@ from pipeline.heads.data import LabelledFeatures, class_indices
 logger = logging.getLogger(__name__)
 
 #: Inverse strengths of the L2 penalty that are tried; on standardised features the best lies well inside.
-C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 #: L-BFGS iterations at most, as in the linear-probe protocol of CLIP (Radford et al. 2021, appendix A.3).
 MAX_ITERATIONS = 1000
 

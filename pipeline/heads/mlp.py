@@ -86,7 +86,7 @@ def _train_epoch(
     network: nn.Module, optimizer: torch.optim.Optimizer, X: torch.Tensor, y: torch.Tensor, batch_size: int
 ) -> float:
     total = 0.0
-    for rows in torch.randperm(len(y)).split(batch_size):
+    for rows in torch.split(torch.randperm(len(y)), batch_size):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(network(X[rows]), y[rows])
         loss.backward()  # type: ignore[no-untyped-call]

@@ -110,12 +110,10 @@ def train(options: TrainOptions) -> dict[str, Any]:
     }
 
 
-def _training_rows(
-    features: TableFeatures, options: TrainOptions
-) -> tuple[LabelledFeatures, LabelledFeatures, bool]:
+def _training_rows(features: TableFeatures, options: TrainOptions) -> tuple[LabelledFeatures, LabelledFeatures, bool]:
     if "train" not in features.splits:
         names = ", ".join(features.splits)
-        raise ConfigError(f"Expected rows of split train in {options.table}, got only {names}. Embed a train folder too.")
+        raise ConfigError(f"Expected rows of split train in {options.table}, got {names}. Embed a train folder too.")
     training = features.splits["train"]
     if "validation" in features.splits:
         return training, features.splits["validation"], False
@@ -139,7 +137,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     )
     if options.split not in features.splits:
         names = ", ".join(features.splits)
-        raise ConfigError(f"Expected labelled rows of split {options.split} in {options.table}, got {names}. See --split.")
+        raise ConfigError(f"Expected rows of split {options.split} in {options.table}, got {names}. See --split.")
     return {
         "job": "evaluate",
         "status": "done",

@@ -1,6 +1,6 @@
 """Where images come from."""
 
-from pipeline.sources.base import ImageRef, Source
+from pipeline.sources.base import Source
 from pipeline.sources.folder import FolderSource
 
-__all__ = ["FolderSource", "ImageRef", "Source"]
+__all__ = ["FolderSource", "Source"]

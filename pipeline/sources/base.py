@@ -4,25 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class ImageRef:
-    """One image promised by a source.
-
-    Args:
-        uri: Where it is; unique within the source.
-        version: Changes whenever the image does.
-        label: Its class, if the source says one.
-        split: ``train``, ``validation`` or ``test``, if the source says so.
-    """
-
-    uri: str
-    version: str
-    label: str | None
-    split: str | None
+from pipeline.refs import ImageRef
 
 
 class Source(Protocol):

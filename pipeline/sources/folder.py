@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pipeline import storage
 from pipeline.errors import ConfigError, ImageReject, RejectCode, TransientError
 from pipeline.images import sniff
-from pipeline.sources.base import ImageRef
+from pipeline.refs import ImageRef
 
 #: Top folders that name a split, in lower case.
 SPLIT_FOLDERS = {
@@ -22,18 +22,21 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 
-_IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .jif .png .apng .webp .bmp .dib .gif .tif .tiff .jp2 .j2k .jxl .avif .heic .heif .ppm .pgm "
-    ".pbm .pnm .svg .eps .psd .ico .tga .exr .hdr .dng .cr2 .nef .arw".split()
-)
+# fmt: off
+_IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+    ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".exr", ".hdr",
+    ".svg", ".eps", ".psd", ".ico", ".dng", ".cr2", ".nef", ".arw",
+))
+# fmt: on
 
 
 class FolderSource:
     """Images below a local folder.
 
-    A file promises an image by its suffix, decodable here or not, so that none is lost in silence: what can't be decoded
-    becomes a reject. Without a suffix, the first bytes decide. All other files are passed over and counted in
-    ``skipped``.
+    A file promises an image by its suffix, decodable here or not, so that none is lost in silence: what can't be
+    decoded becomes a reject. Without a suffix, the first bytes decide. All other files are passed over and counted
+    in ``skipped``.
     """
 
     def __init__(self, root: str) -> None:

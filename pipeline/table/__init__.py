@@ -1,8 +1,8 @@
 """The embedding table: plan, commit, ledger, read."""
 
 from pipeline.table.commit import Committed, commit_unit
-from pipeline.table.manifest import Ledger, committed_names, make_ledger, write_manifest
-from pipeline.table.plan import Unit, add_plan, list_units, planned_refs, refs_table, unit_refs
+from pipeline.table.manifest import Ledger, count_codes, make_ledger, pending_units, write_manifest
+from pipeline.table.plan import Unit, committed_names, list_units, plan_missing, planned_refs, unit_refs
 from pipeline.table.read import data_files, embeddings, read_rows
 from pipeline.table.schema import (
     EmbeddingType,
@@ -23,10 +23,10 @@ __all__ = [
     "Table",
     "TableInfo",
     "Unit",
-    "add_plan",
     "check_info",
     "commit_unit",
     "committed_names",
+    "count_codes",
     "create_table",
     "data_files",
     "data_schema",
@@ -34,10 +34,11 @@ __all__ = [
     "list_units",
     "make_ledger",
     "open_table",
+    "pending_units",
+    "plan_missing",
     "planned_refs",
     "read_info",
     "read_rows",
-    "refs_table",
     "unit_name",
     "unit_refs",
     "write_manifest",

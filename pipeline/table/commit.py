@@ -68,9 +68,7 @@ def commit_unit(table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table, run
     return Committed(*count_rows(table, unit), created=False)
 
 
-def _follow_settled_rejects(
-    table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table
-) -> tuple[pa.Table, pa.Table]:
+def _follow_settled_rejects(table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table) -> tuple[pa.Table, pa.Table]:
     uri = table.rejects_uri(unit.plan, unit.number)
     settled = pq.read_table(storage.local_path(uri))
     new = rejects.filter(pc.invert(pc.is_in(rejects["uri"], settled["uri"].combine_chunks())))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from pipeline import __version__, storage
 from pipeline.table.commit import count_rows, sha256_of
-from pipeline.table.plan import Unit
+from pipeline.table.plan import Unit, committed_names
 from pipeline.table.schema import FORMAT_VERSION, Table, TableInfo, unit_name
 
 
@@ -29,9 +32,19 @@ class Ledger:
         return asdict(self)
 
 
-def committed_names(table: Table) -> set[str]:
-    """Return the names of the committed units' data files, without their suffix."""
-    return {name.removesuffix(".parquet") for name in storage.list_names(f"{table.uri}/data")}
+def pending_units(table: Table, units: Sequence[Unit]) -> list[Unit]:
+    """Return the units that are not committed."""
+    committed = committed_names(table)
+    return [unit for unit in units if unit_name(unit.plan, unit.number) not in committed]
+
+
+def count_codes(table: Table, units: Sequence[Unit]) -> dict[str, int]:
+    """Return how many rejects of each code the committed ones of some units have."""
+    count: Counter[str] = Counter()
+    for unit in set(units) - set(pending_units(table, units)):
+        path = storage.local_path(table.rejects_uri(unit.plan, unit.number))
+        count.update(pq.read_table(path, columns=["code"])["code"].to_pylist())
+    return dict(sorted(count.items()))
 
 
 def make_ledger(table: Table, units: Sequence[Unit]) -> Ledger:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import TransientError
-from pipeline.sources import ImageRef
-from pipeline.table.schema import PLAN_SCHEMA, REF_SCHEMA, Table
+from pipeline.table.schema import PLAN_SCHEMA, Table, unit_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +32,6 @@ class Unit:
     num_images: int
 
 
-def refs_table(refs: Iterable[ImageRef]) -> pa.Table:
-    """Collect image refs, ordered by URI, into a table of `REF_SCHEMA`."""
-    columns: list[list[str | None]] = [[], [], [], []]
-    for ref in refs:
-        for column, value in zip(columns, (ref.uri, ref.version, ref.label, ref.split), strict=True):
-            column.append(value)
-    arrays = [pa.array(column, pa.string()) for column in columns]
-    return pa.Table.from_arrays(arrays, schema=REF_SCHEMA).sort_by("uri")
-
-
 def planned_refs(table: Table) -> pa.Table:
     """Return the refs of every plan in the table: the columns of `PLAN_SCHEMA` and ``plan``."""
     parts = []
@@ -56,22 +44,22 @@ def planned_refs(table: Table) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def add_plan(table: Table, contract_digest: str, refs: pa.Table, unit_size: int) -> str:
+def add_plan(table: Table, promise: str, refs: pa.Table, unit_size: int) -> str:
     """Write the plan for images that no plan holds yet.
 
-    The name is a digest of the contract and the refs, and the file is never replaced: a run that plans the same images
+    The name is a digest of the promise and the refs, and the file is never replaced: a run that plans the same images
     again finds the plan that stands, with its units.
 
     Args:
         table: Where the plan belongs.
-        contract_digest: The features that the plan promises.
-        refs: What it promises, a table of `REF_SCHEMA`.
+        promise: What each image is to become, see `pipeline.table.schema.TableInfo.digest`.
+        refs: The images, a table of `pipeline.refs.REF_SCHEMA`.
         unit_size: Images a unit.
 
     Returns:
         The plan's name.
     """
-    digest = hashlib.sha256(contract_digest.encode())
+    digest = hashlib.sha256(promise.encode())
     for batch in refs.to_batches(max_chunksize=65536):
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             digest.update(json.dumps(row).encode())
@@ -103,6 +91,40 @@ def unit_refs(table: Table, unit: Unit) -> pa.Table:
 
 def list_units(planned: pa.Table) -> list[Unit]:
     """Return every unit in what `planned_refs` returned, in order."""
-    counts = planned.group_by(["plan", "unit"]).aggregate([("uri", "count")]).sort_by([("plan", "ascending"), ("unit", "ascending")])
+    counts = planned.group_by(["plan", "unit"]).aggregate([("uri", "count")])
+    counts = counts.sort_by([("plan", "ascending"), ("unit", "ascending")])
     columns = (counts[name].to_pylist() for name in ("plan", "unit", "uri_count"))
     return [Unit(*values) for values in zip(*columns, strict=True)]
+
+
+def committed_names(table: Table) -> set[str]:
+    """Return the names of the committed units' data files, without their suffix."""
+    return {name.removesuffix(".parquet") for name in storage.list_names(f"{table.uri}/data")}
+
+
+def plan_missing(table: Table, promise: str, refs: pa.Table, unit_size: int) -> tuple[list[Unit], int]:
+    """Plan the images that no plan holds yet.
+
+    Args:
+        table: Where the plan belongs.
+        promise: What each image is to become, see `add_plan`.
+        refs: All images of a source, a table of `pipeline.refs.REF_SCHEMA`.
+        unit_size: Images a unit.
+
+    Returns:
+        Every unit, of any plan, that holds one of these images; and how many of the images have changed since the unit
+        that holds them was committed.
+    """
+    planned = planned_refs(table)
+    new = refs.filter(pc.invert(pc.is_in(refs["uri"], planned["uri"].combine_chunks())))
+    if len(new):
+        add_plan(table, promise, new, unit_size)
+        planned = planned_refs(table)
+    listed = refs["uri"].combine_chunks()
+    mine = planned.filter(pc.is_in(planned["uri"], listed))
+    wanted = {(unit.plan, unit.number) for unit in list_units(mine)}
+    units = [unit for unit in list_units(planned) if (unit.plan, unit.number) in wanted]
+    versions = refs["version"].take(pc.index_in(mine["uri"], listed))
+    changed = mine.filter(pc.not_equal(mine["version"], versions)).select(["plan", "unit"]).to_pylist()
+    committed = committed_names(table)
+    return units, sum(unit_name(row["plan"], row["unit"]) in committed for row in changed)

@@ -28,7 +28,7 @@ def read_rows(table: Table, columns: Sequence[str]) -> pa.Table:
     parts = [pq.read_table(storage.local_path(uri), columns=list(columns)) for uri in data_files(table)]
     rows = pa.concat_tables(parts) if parts else None
     if rows is None or not len(rows):
-        raise TableError(f"Expected embeddings in {table.uri}, but it has no rows yet. Run jobs.embed to the end first.")
+        raise TableError(f"Expected embeddings in {table.uri}, but it has no rows yet. Run jobs.embed first.")
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,20 +12,13 @@ import pyarrow as pa
 from pipeline import __version__, storage
 from pipeline.contract import FeatureContract, require_same_features
 from pipeline.errors import ContractMismatch, TableError
+from pipeline.refs import REF_SCHEMA
 
 FORMAT_VERSION = 1
 
 Kind = Literal["embeddings", "predictions"]
 EmbeddingType = Literal["float32", "float16"]
 
-REF_SCHEMA = pa.schema(
-    [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("version", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("split", pa.string()),
-    ]
-)
 PLAN_SCHEMA = REF_SCHEMA.insert(2, pa.field("unit", pa.int32(), nullable=False))
 IMAGE_FIELDS = [
     pa.field("uri", pa.string(), nullable=False),
@@ -72,6 +66,13 @@ class TableInfo:
     contract: FeatureContract
     dtype: EmbeddingType | None
     head_sha256: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Digest (hex) of what a plan in such a table promises: the features, and the head where one predicts."""
+        if self.head_sha256 is None:
+            return self.contract.digest
+        return hashlib.sha256(f"{self.contract.digest}:{self.head_sha256}".encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of table.json."""
@@ -153,7 +154,9 @@ def read_info(table: Table) -> TableInfo:
         TableError: There is no table, or not one that this version reads.
     """
     if not storage.exists(table.info_uri):
-        raise TableError(f"Expected a table at {table.uri}, but it has no table.json. Check the path, or run jobs.embed.")
+        raise TableError(
+            f"Expected a table at {table.uri}, found no table.json there. Check the path, or run jobs.embed."
+        )
     try:
         value = json.loads(storage.read_bytes(table.info_uri, 2**24))
     except ValueError as error:

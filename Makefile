@@ -1,0 +1,43 @@
+# Everything installs into .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help setup demo test test-fast lint bench clean
+
+help:  ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml
+	@echo "Installing into $(VENV) (about a minute and a half) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.installed-dev  ## Install the package and what its development needs.
+
+demo: $(VENV)/.installed  ## Embed, train and validate on bundled images: no download, no GPU.
+	@$(BIN)/python -m jobs.demo
+
+test: setup  ## Run all tests.
+	$(BIN)/python -m pytest
+
+test-fast: setup  ## Run the tests that need no Ray cluster and no ResNet: seconds.
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/integration --ignore tests/jobs
+
+lint: setup  ## Check style, types and the direction of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## Measure images/s against a notebook-style loop, on this machine.
+	$(BIN)/python -m benchmarks.embed
+
+clean:  ## Remove the environment and everything that was made.
+	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

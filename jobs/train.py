@@ -1,0 +1,38 @@
+"""Train a head on a table: python -m jobs.train --table DIR --head DIR."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from jobs.cli import run_job
+from jobs.text import metrics_line, random_weights_lines
+from pipeline.heads import TrainOptions, train
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Return what a person wants to know of the training."""
+    chosen = (
+        f"C = {record['config']['C']:g}"
+        if record["kind"] == "logistic"
+        else f"epoch {record['config']['best_epoch']} of {record['config']['history'][-1]['epoch']}"
+    )
+    unlabelled = f", {record['num_unlabelled']} rows without a label left out" if record["num_unlabelled"] else ""
+    return "\n".join(
+        [
+            *random_weights_lines(record["contract"]),
+            f"Trained a {record['kind']} head on {len(record['classes'])} classes in {record['seconds']:.1f} s "
+            f"({chosen}{unlabelled}).",
+            *(metrics_line(name, metrics) for name, metrics in record["metrics"].items()),
+            f"Head: {record['head']}",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the job and return its exit code."""
+    return run_job("train", TrainOptions, lambda options, _: train(options), summary, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""How the stages of a run share a cluster's CPUs and GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.cluster import Resources
+from pipeline.engines import Device, EngineName, Precision, choose_engine
+from pipeline.errors import ConfigError
+
+#: CPUs of one read task beside a CPU engine: two to a core, since each waits for storage part of its time.
+_READ_CPUS_BESIDE_CPU_ENGINE = 0.5
+#: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading.
+COMMIT_CPUS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What executes the backbone, and how many of it; see `pipeline.runs.RunOptions`."""
+
+    engine: EngineName = "auto"
+    precision: Precision = "auto"
+    device: Device = "auto"
+    batch_size: int | None = None
+    num_actors: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the stages share a cluster.
+
+    Args:
+        engine: ``openvino`` or ``torch``.
+        device: ``cpu`` or ``cuda``.
+        max_actors: Embed actors at most; the pool starts with one and grows as the cluster does.
+        actor_cpus: CPUs of one embed actor.
+        read_cpus: CPUs of one read task.
+        num_threads: CPU threads of one engine.
+    """
+
+    engine: str
+    device: str
+    max_actors: int
+    actor_cpus: float
+    read_cpus: float
+    num_threads: int | None
+
+
+def plan_layout(spec: EngineSpec, cluster: Resources) -> Layout:
+    """Share the cluster among the stages.
+
+    A CUDA actor has a GPU and a CPU; reading has the other CPUs. A CPU actor computes with all cores of its node, but
+    counts for half of them, so that reading always has room: the operating system shares the cores by need.
+    """
+    engine, device = choose_engine(spec.engine, spec.device, cluster.num_gpus > 0)
+    if device == "cuda":
+        actors = spec.num_actors or max(1, int(cluster.num_gpus))
+        return Layout(engine, device, actors, actor_cpus=1.0, read_cpus=1.0, num_threads=None)
+    actors = spec.num_actors or cluster.num_cpu_nodes
+    if cluster.num_cpus < 1:
+        raise ConfigError(
+            "Expected a cluster with at least 1 CPU for work, got none. Add worker nodes, or ask for GPU workers with "
+            "--device cuda, which an autoscaling cluster then starts."
+        )
+    per_node = -(-actors // cluster.num_cpu_nodes)
+    cpus = max(0.3, cluster.cpus_per_node / 2 / per_node - COMMIT_CPUS)
+    threads = max(1, int(cluster.cpus_per_node // per_node))
+    return Layout(engine, device, actors, cpus, _READ_CPUS_BESIDE_CPU_ENGINE, threads)

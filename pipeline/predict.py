@@ -1,0 +1,189 @@
+"""Classify: the rows of a table, or the images of a source in the same pass that embeds them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, model_validator
+
+from pipeline import storage
+from pipeline.backbones import load_backbone, resolve_weights
+from pipeline.contract import require_same_features
+from pipeline.errors import TableError
+from pipeline.graph import BackboneSpec
+from pipeline.heads import Head, load_head
+from pipeline.heads.metrics import TOP_K
+from pipeline.options import Options
+from pipeline.progress import Progress, ProgressCallback
+from pipeline.runs import RunOptions, Target, run
+from pipeline.sources import FolderSource
+from pipeline.table import (
+    Ledger,
+    Table,
+    TableInfo,
+    check_info,
+    committed_names,
+    create_table,
+    data_files,
+    embeddings,
+    open_table,
+    read_info,
+)
+from pipeline.table.commit import encode
+from pipeline.table.schema import embedding_type
+
+logger = logging.getLogger(__name__)
+
+PREDICTION_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("predicted_label", pa.string(), nullable=False),
+        pa.field("probability", pa.float32(), nullable=False),
+        pa.field("top5_labels", pa.list_(pa.string()), nullable=False),
+        pa.field("top5_probabilities", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+
+
+class _PredictWhat(Options):
+    head: str = Field(description="Folder of the head.")
+    output: str = Field(description="Folder of the predictions, as Parquet; created, or completed.")
+    table: str | None = Field(None, description="Embedding table to classify; give this or --source.")
+    source: str | None = Field(None, description="Folder of images to embed and classify; give this or --table.")
+    weights: str | None = Field(
+        None, description="With --source: weights of the backbone; unset: those that the head's contract names."
+    )
+
+
+class PredictOptions(RunOptions, _PredictWhat):
+    """Classify the rows of a table, or the images of a source, with a head. The options of a run go with --source."""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> PredictOptions:
+        if (self.table is None) == (self.source is None):
+            raise ValueError("give exactly one of --table and --source")
+        run_options = self.model_fields_set & (set(RunOptions.model_fields) | {"weights"}) - {"verbose"}
+        if self.table is not None and run_options:
+            names = ", ".join("--" + name.replace("_", "-") for name in sorted(run_options))
+            raise ValueError(f"{names} can be used with --source only, since a table's images are embedded already")
+        return self
+
+
+def predict(options: PredictOptions, on_progress: ProgressCallback | None = None) -> dict[str, Any]:
+    """Classify, and write one row an image: ``uri``, the true ``label`` where known, the prediction and the top 5.
+
+    Returns:
+        The run's record, as plain JSON values.
+
+    Raises:
+        ContractMismatch: The head was trained on other features than the input's.
+        RunIncomplete: Images are pending; the same call again goes on.
+        TooManyRejects: All images are done, but too many of them are rejects.
+    """
+    head = load_head(options.head)
+    target = open_table(options.output)
+    info = TableInfo("predictions", head.contract, None, head.sha256)
+    check_info(target, info)
+    if options.table is not None:
+        record = _predict_table(open_table(options.table), target, info, head, on_progress)
+    else:
+        assert options.source is not None
+        record = _predict_source(options.source, options, target, info, head, on_progress)
+    return {"job": "predict", "head": storage.local_path(options.head), "head_sha256": head.sha256, **record}
+
+
+def classify(rows: pa.Table, head: Head) -> pa.Table:
+    """Turn rows with embeddings into rows of `PREDICTION_SCHEMA`."""
+    probabilities = head.probabilities(embeddings(rows["embedding"]))
+    best = (-probabilities).argsort(axis=1, kind="stable")[:, :TOP_K]
+    names = [[head.classes[place] for place in places] for places in best]
+    values = [row[places].tolist() for row, places in zip(probabilities, best, strict=True)]
+    return pa.Table.from_arrays(
+        [
+            *(rows[name] for name in ("uri", "sha256", "label", "split")),
+            pa.array([row[0] for row in names], pa.string()),
+            pa.array([row[0] for row in values], pa.float32()),
+            pa.array(names, pa.list_(pa.string())),
+            pa.array(values, pa.list_(pa.float32())),
+        ],
+        schema=PREDICTION_SCHEMA,
+    )
+
+
+def _predict_source(
+    source_uri: str,
+    options: PredictOptions,
+    table: Table,
+    info: TableInfo,
+    head: Head,
+    on_progress: ProgressCallback | None,
+) -> dict[str, Any]:
+    plans = {name.removesuffix(".parquet") for name in storage.list_names(f"{table.uri}/plans")}
+    _refuse_other_input(table, [name for name in committed_names(table) if name.rpartition("-")[0] not in plans])
+    source = FolderSource(source_uri)
+    contract = head.contract
+    weights = options.weights or contract.weights
+    preset = str(contract.preprocessing["name"])
+    loaded = load_backbone(contract.backbone, weights, preset, cache_dir=options.cache_dir)
+    require_same_features(
+        contract, loaded.contract, f"Head {options.head}", "Give the weights that it was trained with as --weights."
+    )
+    backbone = BackboneSpec(
+        contract, loaded.preprocessing, resolve_weights(contract.backbone, weights), options.cache_dir
+    )
+    vector = embedding_type("float32", contract.embedding_dim)
+    return run(options, source, Target(table, info, backbone, vector, partial(classify, head=head)), on_progress)
+
+
+def _predict_table(
+    embedded: Table, table: Table, info: TableInfo, head: Head, on_progress: ProgressCallback | None
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    stored = read_info(embedded)
+    if stored.kind != "embeddings":
+        raise TableError(f"Expected a table of embeddings at {embedded.uri}, got one of {stored.kind}. Check --table.")
+    require_same_features(
+        head.contract, stored.contract, "The head", f"Use a head that was trained on the features of {embedded.uri}."
+    )
+    uris = data_files(embedded)
+    names = {uri: uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in uris}
+    committed = committed_names(table)
+    _refuse_other_input(table, sorted(committed - set(names.values())))
+    counts = {uri: pq.read_metadata(storage.local_path(uri)).num_rows for uri in uris}
+    planned = sum(counts.values())
+    if not planned:
+        raise TableError(f"Expected embeddings in {embedded.uri}, but it has no rows yet. Run jobs.embed first.")
+    create_table(table, info)
+    new, done = 0, sum(count for uri, count in counts.items() if names[uri] in committed)
+    for uri in uris:
+        if names[uri] in committed:
+            continue
+        rows = pq.read_table(storage.local_path(uri), columns=["uri", "sha256", "label", "split", "embedding"])
+        storage.put_if_absent(f"{table.uri}/data/{names[uri]}.parquet", encode(classify(rows, head), {}))
+        new += len(rows)
+        if on_progress is not None:
+            on_progress(Progress(planned, done + new, 0, new, time.perf_counter() - started))
+    return {
+        "status": "done",
+        "table": table.uri,
+        "contract": head.contract.to_json(),
+        "ledger": Ledger(planned, planned, 0, 0).to_json(),
+        "new": {"embedded": new, "rejected": 0},
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _refuse_other_input(table: Table, foreign: list[str]) -> None:
+    if foreign:
+        raise TableError(
+            f"{table.uri} holds predictions of another input (for instance data/{foreign[0]}.parquet), which would mix "
+            "with those of this one. Use another --output."
+        )
