@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
 from pydantic import Field
 
 from pipeline.backbones import load_backbone, resolve_weights
@@ -15,6 +14,7 @@ from pipeline.options import Options
 from pipeline.progress import ProgressCallback
 from pipeline.runs import RunOptions, Target, run
 from pipeline.sources import FolderSource
+from pipeline.stages.commit import to_schema
 from pipeline.table import EmbeddingType, TableInfo, data_schema, open_table
 
 
@@ -64,8 +64,3 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
     schema = data_schema(options.dtype, loaded.contract.embedding_dim)
     target = Target(table, info, backbone, schema.field("embedding").type, partial(to_schema, schema=schema))
     return {"job": "embed", **run(options, source, target, on_progress)}
-
-
-def to_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the rows with a schema's columns, in its order and types."""
-    return rows.select(schema.names).cast(schema)

@@ -21,7 +21,9 @@ from pipeline.images import Limits
 from pipeline.layout import COMMIT_CPUS, EngineSpec, Layout, plan_layout
 from pipeline.progress import CountReporter
 from pipeline.sources import Source
-from pipeline.stages import UnitReport, commit_block, embed_unit, read_unit
+from pipeline.stages.commit import UnitReport, commit_and_report
+from pipeline.stages.embed import embed_unit
+from pipeline.stages.read import read_block
 from pipeline.table import Table, Unit
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class BackboneSpec:
 class PlannedUnits(Datasource):
     """The units to do, as read tasks: one task, one unit, one block."""
 
-    def __init__(self, units: Sequence[Unit], read: Callable[[Unit], pa.Table], bytes_per_image: int) -> None:
+    def __init__(self, units: Sequence[Unit], read: Callable[[Unit], Iterator[pa.Table]], bytes_per_image: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._units, self._read, self._bytes_per_image = units, read, bytes_per_image
 
@@ -56,7 +58,7 @@ class PlannedUnits(Datasource):
         """Return one task a unit; the units are the parallelism."""
         return [
             ReadTask(
-                partial(_read_block, self._read, unit),
+                partial(self._read, unit),
                 BlockMetadata(
                     num_rows=unit.num_images,
                     size_bytes=unit.num_images * self._bytes_per_image,
@@ -66,10 +68,6 @@ class PlannedUnits(Datasource):
             )
             for unit in self._units
         ]
-
-
-def _read_block(read: Callable[[Unit], pa.Table], unit: Unit) -> Iterator[pa.Table]:
-    yield read(unit)
 
 
 class EmbedActor:
@@ -103,27 +101,6 @@ class EmbedActor:
             self._report.flush()
 
 
-def _commit(block: pa.Table, table: Table, finish: Callable[[pa.Table], pa.Table], run: dict[str, Any]) -> pa.Table:
-    report = commit_block(block, table, finish, run)
-    return pa.Table.from_pylist([{name: getattr(report, name) for name in UnitReport.__slots__}], schema=_REPORT_SCHEMA)
-
-
-_REPORT_SCHEMA = pa.schema(
-    [
-        ("plan", pa.string()),
-        ("unit", pa.int64()),
-        ("num_images", pa.int64()),
-        ("embedded", pa.int64()),
-        ("rejected", pa.int64()),
-        ("created", pa.bool_()),
-        ("trouble", pa.string()),
-        ("read_s", pa.float64()),
-        ("embed_s", pa.float64()),
-        ("engine", pa.string()),
-    ]
-)
-
-
 def embed_units(
     table: Table,
     units: Sequence[Unit],
@@ -147,7 +124,7 @@ def embed_units(
         spec: What executes it.
         limits: What a single image may cost.
         embedding_type: Arrow type of the embeddings.
-        finish: Makes the data files' columns, see `pipeline.stages.commit_block`.
+        finish: Makes the data files' columns, see `pipeline.stages.commit.commit_block`.
         run: What identifies the run.
         counter: The progress counter's handle.
 
@@ -164,11 +141,11 @@ def embed_units(
         blocks = _graph(
             PlannedUnits(
                 units,
-                partial(read_unit, table, source=source, preprocessing=backbone.preprocessing, limits=limits),
+                partial(read_block, table=table, source=source, preprocessing=backbone.preprocessing, limits=limits),
                 bytes_per_image,
             ),
             (backbone, spec, layout, embedding_type, counter),
-            partial(_commit, table=table, finish=finish, run=run),
+            partial(commit_and_report, table=table, finish=finish, run=run),
             layout,
             len(units),
         )

@@ -7,7 +7,6 @@ import time
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
@@ -16,8 +15,7 @@ from pipeline.backbones import load_backbone, resolve_weights
 from pipeline.contract import require_same_features
 from pipeline.errors import TableError
 from pipeline.graph import BackboneSpec
-from pipeline.heads import Head, load_head
-from pipeline.heads.metrics import TOP_K
+from pipeline.heads import Head, classify, load_head
 from pipeline.options import Options
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.runs import RunOptions, Target, run
@@ -30,7 +28,6 @@ from pipeline.table import (
     committed_names,
     create_table,
     data_files,
-    embeddings,
     open_table,
     read_info,
 )
@@ -38,19 +35,6 @@ from pipeline.table.commit import encode
 from pipeline.table.schema import embedding_type
 
 logger = logging.getLogger(__name__)
-
-PREDICTION_SCHEMA = pa.schema(
-    [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("split", pa.string()),
-        pa.field("predicted_label", pa.string(), nullable=False),
-        pa.field("probability", pa.float32(), nullable=False),
-        pa.field("top5_labels", pa.list_(pa.string()), nullable=False),
-        pa.field("top5_probabilities", pa.list_(pa.float32()), nullable=False),
-    ]
-)
 
 
 class _PredictWhat(Options):
@@ -98,24 +82,6 @@ def predict(options: PredictOptions, on_progress: ProgressCallback | None = None
         assert options.source is not None
         record = _predict_source(options.source, options, target, info, head, on_progress)
     return {"job": "predict", "head": storage.local_path(options.head), "head_sha256": head.sha256, **record}
-
-
-def classify(rows: pa.Table, head: Head) -> pa.Table:
-    """Turn rows with embeddings into rows of `PREDICTION_SCHEMA`."""
-    probabilities = head.probabilities(embeddings(rows["embedding"]))
-    best = (-probabilities).argsort(axis=1, kind="stable")[:, :TOP_K]
-    names = [[head.classes[place] for place in places] for places in best]
-    values = [row[places].tolist() for row, places in zip(probabilities, best, strict=True)]
-    return pa.Table.from_arrays(
-        [
-            *(rows[name] for name in ("uri", "sha256", "label", "split")),
-            pa.array([row[0] for row in names], pa.string()),
-            pa.array([row[0] for row in values], pa.float32()),
-            pa.array(names, pa.list_(pa.string())),
-            pa.array(values, pa.list_(pa.float32())),
-        ],
-        schema=PREDICTION_SCHEMA,
-    )
 
 
 def _predict_source(

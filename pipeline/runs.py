@@ -24,7 +24,7 @@ from pipeline.options import Options
 from pipeline.progress import Counter, Progress, ProgressCallback, watch
 from pipeline.refs import refs_table
 from pipeline.sources import Source
-from pipeline.stages import UnitReport
+from pipeline.stages.commit import UnitReport
 from pipeline.table import (
     Table,
     TableInfo,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from pipeline.backbones.preprocessing import Preprocessing
+from pipeline.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from pipeline.backbones import weights as weights_file
 from pipeline.backbones.family import BackboneFamily
 from pipeline.backbones.microsoftvision import MICROSOFTVISION_RESNET50
 from pipeline.backbones.pixels import PIXELS
-from pipeline.backbones.preprocessing import Preprocessing
 from pipeline.contract import FeatureContract, require_same_features
 from pipeline.errors import ConfigError
+from pipeline.preprocessing import Preprocessing
 
 BACKBONES: dict[str, BackboneFamily] = {family.name: family for family in (MICROSOFTVISION_RESNET50, PIXELS)}
 

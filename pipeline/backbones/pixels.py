@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from pipeline.backbones.family import BackboneFamily
-from pipeline.backbones.preprocessing import Preprocessing
+from pipeline.preprocessing import Preprocessing
 
 _GRID = 8
 

@@ -46,7 +46,7 @@ class OpenVINOEngine:
         precision = _choose_precision(core, precision)
         batch_size = batch_size or DEFAULT_BATCH_SIZE
         side = backbone.preprocessing.crop
-        example = torch.zeros((batch_size, side, side, 3), dtype=torch.uint8)
+        example = torch.zeros((1, side, side, 3), dtype=torch.uint8)  # tracing runs it, so one image, not a batch
         with torch.no_grad():
             model = openvino.convert_model(
                 Normalised(backbone), example_input=example, input=[(batch_size, side, side, 3)]

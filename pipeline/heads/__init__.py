@@ -1,6 +1,17 @@
 """Classifiers trained on stored embeddings. The table is their only tie to the rest."""
 
 from pipeline.heads.artefact import Head, load_head, save_head
+from pipeline.heads.predictions import PREDICTION_SCHEMA, classify
 from pipeline.heads.train import EvaluateOptions, TrainOptions, evaluate, train
 
-__all__ = ["EvaluateOptions", "Head", "TrainOptions", "evaluate", "load_head", "save_head", "train"]
+__all__ = [
+    "PREDICTION_SCHEMA",
+    "EvaluateOptions",
+    "Head",
+    "TrainOptions",
+    "classify",
+    "evaluate",
+    "load_head",
+    "save_head",
+    "train",
+]

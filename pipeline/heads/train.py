@@ -16,7 +16,6 @@ from pipeline.heads.artefact import Head, load_head, save_head
 from pipeline.heads.data import LabelledFeatures, TableFeatures, carve_validation, read_features
 from pipeline.heads.linear import train_logistic
 from pipeline.heads.metrics import evaluate_rows
-from pipeline.heads.mlp import train_mlp
 from pipeline.options import Options
 
 logger = logging.getLogger(__name__)
@@ -79,6 +78,8 @@ def train(options: TrainOptions) -> dict[str, Any]:
     if options.kind == "logistic":
         head = train_logistic(training, validation, features.contract, classes)
     else:
+        from pipeline.heads.mlp import train_mlp  # here, since only this kind needs PyTorch
+
         head = train_mlp(
             training,
             validation,

@@ -1,0 +1,95 @@
+"""Read and decode a unit."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import ImageReject, TransientError
+from pipeline.images import Limits, decode
+from pipeline.preprocessing import Preprocessing
+from pipeline.sources import Source
+from pipeline.table import Table, Unit, unit_refs
+
+#: Waits in seconds between the attempts to read an image that may be readable later.
+READ_BACKOFF_S = (0.1, 0.5, 2.0)
+
+
+def read_unit(
+    table: Table,
+    unit: Unit,
+    source: Source,
+    preprocessing: Preprocessing,
+    limits: Limits,
+    backoff_s: tuple[float, ...] = READ_BACKOFF_S,
+) -> pa.Table:
+    """Read, decode, resize and crop a unit's images.
+
+    Returns:
+        A table with the columns of the unit's refs, ``sha256``, ``width``, ``height``, the outcome columns, ``read_s``
+        and ``pixels``: fixed-size binary, uint8 of shape (crop, crop, 3), BGR, zeros for a reject.
+    """
+    start = time.perf_counter()
+    refs = unit_refs(table, unit)
+    side = preprocessing.crop
+    pixels = np.zeros((len(refs), side, side, 3), np.uint8)
+    rows: list[dict[str, Any]] = []
+    trouble = None
+    for i, uri in enumerate(refs["uri"].to_pylist()):
+        row: dict[str, Any] = dict.fromkeys(("sha256", "width", "height", "stage", "code", "message"))
+        rows.append(row)
+        try:
+            data = _read_with_retries(source, uri, limits.max_bytes, backoff_s)
+            row["sha256"] = hashlib.sha256(data).hexdigest() if len(data) <= limits.max_bytes else None
+            image = decode(data, limits)
+            row["height"], row["width"] = image.shape[:2]
+            pixels[i] = preprocessing.pixels(image)
+        except ImageReject as reject:
+            row.update(stage=reject.stage, code=reject.code.value, message=reject.message)
+        except (OSError, TransientError, MemoryError) as error:
+            trouble = f"{uri} can't be read now: {type(error).__name__}: {error}"
+            break
+    rows.extend(dict.fromkeys(rows[0]) for _ in range(len(refs) - len(rows)))
+    strings, integers = pa.string(), pa.int32()
+    for name, kind in (
+        ("sha256", strings),
+        ("width", integers),
+        ("height", integers),
+        ("stage", strings),
+        ("code", strings),
+        ("message", strings),
+    ):
+        refs = refs.append_column(name, pa.array([row[name] for row in rows], kind))
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(side * side * 3), len(pixels), [None, pa.py_buffer(pixels)])
+    return (
+        refs.append_column("plan", constant(unit.plan, strings, len(refs)))
+        .append_column("trouble", constant(trouble, strings, len(refs)))
+        .append_column("read_s", constant(time.perf_counter() - start, pa.float64(), len(refs)))
+        .append_column("pixels", column)
+    )
+
+
+def constant(value: Any, kind: pa.DataType, length: int) -> pa.Array:
+    """Return an array that repeats one value."""
+    return pa.repeat(pa.scalar(value, kind), length)
+
+
+def _read_with_retries(source: Source, uri: str, max_bytes: int, backoff_s: tuple[float, ...]) -> bytes:
+    for wait_s in backoff_s:
+        try:
+            return source.read(uri, max_bytes)
+        except OSError:
+            time.sleep(wait_s)
+    return source.read(uri, max_bytes)
+
+
+def read_block(
+    unit: Unit, table: Table, source: Source, preprocessing: Preprocessing, limits: Limits
+) -> Iterator[pa.Table]:
+    """Read a unit as Ray Data wants it: as an iterator of blocks, here of one."""
+    yield read_unit(table, unit, source, preprocessing, limits)
