@@ -95,14 +95,17 @@ class ProgressLine:
         self._terminal = sys.stderr.isatty()
         self._shown_at = time.monotonic()
         self._open = False
+        self._first: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
         """Show the latest state."""
+        if self._first is None and progress.new:
+            self._first = progress
         now = time.monotonic()
         if not self._terminal and now - self._shown_at < _LINE_EVERY_S:
             return
         self._shown_at = now
-        line = describe(progress)
+        line = describe(progress, self._first)
         if self._terminal:
             sys.stderr.write(f"\r\x1b[K{line}")
             sys.stderr.flush()
@@ -117,9 +120,14 @@ class ProgressLine:
             self._open = False
 
 
-def describe(progress: Progress) -> str:
-    """Return a progress line: images done of planned, images/s, rejects, time to go."""
-    rate = progress.new / progress.elapsed_s if progress.elapsed_s else 0.0
+def describe(progress: Progress, first: Progress | None) -> str:
+    """Return a progress line: images done of planned, images/s, rejects, time to go.
+
+    The rate is that since ``first``, the first state with images done, so that the start of the engines, which happens
+    once, doesn't spoil the estimate of the time to go.
+    """
+    since = progress.elapsed_s - first.elapsed_s if first else 0.0
+    rate = (progress.new - first.new) / since if first and since else 0.0
     left = progress.planned - progress.done
     eta = tqdm.format_interval(left / rate) if rate else "?"
     share = 100 * progress.done / progress.planned if progress.planned else 100.0

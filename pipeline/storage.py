@@ -7,9 +7,12 @@ A local file's URI is its plain absolute path, so that any tool opens it as it s
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,8 @@ import fsspec
 
 from pipeline.errors import ConfigError
 
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 #: Schemes that weights may be read from, besides local paths.
 REMOTE_SCHEMES = ("s3", "gs", "az", "http", "https")
 
@@ -53,6 +58,11 @@ def redact(uri: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def scrub(text: str) -> str:
+    """Return a text with every URI in it redacted: libraries put whole URLs into their error messages."""
+    return _URI.sub(lambda match: redact(match.group()), text)
+
+
 def local_uri(path: str) -> str:
     """Return the URI of a local path."""
     path = os.path.abspath(os.path.expanduser(path))
@@ -84,8 +94,9 @@ def local_path(uri: str) -> str:
 def list_files(root: str) -> Iterator[FileInfo]:
     """Yield every file below a local folder, folder by folder in name order.
 
-    Symbolic links are followed, save where a link leads back into a folder that is being walked. Names that start with
-    a dot are skipped, as shells do.
+    Symbolic links are followed, save where a link leads back into a folder that is being walked; one that leads nowhere
+    is listed, since its name promises a file. Names that start with a dot are skipped, as shells do, and so are pipes,
+    sockets and devices, whose reading might never end.
     """
     yield from _walk(local_path(root), frozenset())
 
@@ -100,24 +111,30 @@ def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[FileInfo]:
         visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in visible:
         try:
-            if entry.is_dir():
-                yield from _walk(entry.path, above)
-            else:
-                info = entry.stat()
-                yield FileInfo(local_uri(entry.path), info.st_size, f"{info.st_size}-{info.st_mtime_ns}")
-        except FileNotFoundError:  # a dangling link: promised by its name, so reading it becomes a reject
+            info = entry.stat()
+        except OSError:  # a link that leads nowhere, or round in a circle
             yield FileInfo(local_uri(entry.path), 0, "missing")
+            continue
+        if stat.S_ISDIR(info.st_mode):
+            yield from _walk(entry.path, above)
+        elif stat.S_ISREG(info.st_mode):
+            yield FileInfo(local_uri(entry.path), info.st_size, f"{info.st_size}-{info.st_mtime_ns}")
 
 
 def read_bytes(uri: str, max_bytes: int) -> bytes:
     """Return a file's bytes, but no more than ``max_bytes`` + 1 of them.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or its name leads round in a circle.
         OSError: It can't be read now.
     """
-    with open(local_path(uri), "rb") as file:
-        return file.read(max_bytes + 1)
+    try:
+        with open(local_path(uri), "rb") as file:
+            return file.read(max_bytes + 1)
+    except OSError as error:
+        if error.errno in _NO_SUCH_FILE:
+            raise FileNotFoundError(error.errno, error.strerror, uri) from None
+        raise
 
 
 def open_stream(uri: str) -> IO[bytes]:

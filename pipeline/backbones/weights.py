@@ -89,7 +89,7 @@ def _download(uri: str, target: Path, backoff_s: tuple[float, ...]) -> None:
             if wait_s is not None and not isinstance(error, (FileNotFoundError, PermissionError)):
                 time.sleep(wait_s)
                 continue
-            reason = str(error).replace(uri, storage.redact(uri)) or "no answer"
+            reason = storage.scrub(str(error)) or "no answer"
             raise WeightsError(
                 f"Expected weights at {storage.redact(uri)}, but they can't be downloaded after {attempt} attempt(s): "
                 f"{type(error).__name__}: {reason}. Give a copy with --weights PATH "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ class OpenVINOEngine:
         batch_size = batch_size or DEFAULT_BATCH_SIZE
         side = backbone.preprocessing.crop
         example = torch.zeros((1, side, side, 3), dtype=torch.uint8)  # tracing runs it, so one image, not a batch
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit.trace, by which OpenVINO reads networks
             model = openvino.convert_model(
                 Normalised(backbone), example_input=example, input=[(batch_size, side, side, 3)]
             )

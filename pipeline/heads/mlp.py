@@ -14,8 +14,8 @@ from pipeline.contract import FeatureContract
 from pipeline.heads.artefact import LEAKY_SLOPE, Head, standardisation
 from pipeline.heads.data import LabelledFeatures, class_indices
 
-# AdamW with its own defaults but for the rate; the early stop decides how long.
-_LEARNING_RATE, _WEIGHT_DECAY = 3e-4, 1e-2
+#: AdamW's own default.
+_WEIGHT_DECAY = 1e-2
 
 
 def train_mlp(
@@ -27,6 +27,7 @@ def train_mlp(
     hidden: tuple[int, ...],
     epochs: int,
     batch_size: int,
+    learning_rate: float,
     patience: int,
     seed: int,
 ) -> Head:
@@ -43,7 +44,7 @@ def train_mlp(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _build(X.shape[1], hidden, len(classes))
-        optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=_WEIGHT_DECAY)
         best, best_score, best_epoch = copy.deepcopy(network.state_dict()), (-1.0, 0.0), 0
         for epoch in range(1, epochs + 1):
             loss = _train_epoch(network, optimizer, X, y, batch_size)
@@ -68,7 +69,7 @@ def train_mlp(
         "batch_size": batch_size,
         "patience": patience,
         "optimizer": "AdamW",
-        "learning_rate": _LEARNING_RATE,
+        "learning_rate": learning_rate,
         "weight_decay": _WEIGHT_DECAY,
         "history": history,
     }

@@ -37,6 +37,7 @@ class TrainOptions(Options):
     epochs: int = Field(100, ge=1, description="mlp: passes over the training rows, at most.")
     patience: int = Field(10, ge=1, description="mlp: epochs without a better validation accuracy before it stops.")
     batch_size: int = Field(128, ge=1, description="mlp: rows in one step.")
+    learning_rate: float = Field(3e-4, gt=0, description="mlp: step size of AdamW.")
     verbose: bool = Field(False, description="Show the traceback of a failure.")
 
 
@@ -88,6 +89,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
             hidden=options.hidden,
             epochs=options.epochs,
             batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
             patience=options.patience,
             seed=options.seed,
         )

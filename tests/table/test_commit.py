@@ -1,0 +1,144 @@
+"""The commit protocol: whole or not at all, first writer wins, no step back."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import storage
+from pipeline.errors import TransientError
+from pipeline.table import Table, Unit, commit_unit
+from pipeline.table.commit import Committed
+from pipeline.table.schema import REJECT_SCHEMA, data_schema
+
+UNIT = Unit("plan", 3, 4)
+ALL = ("a", "b", "c", "d")
+
+
+def rows(*uris: str) -> pa.Table:
+    values = [
+        {"uri": uri, "sha256": "0", "label": "x", "split": None, "width": 1, "height": 1, "embedding": [1.0, 2.0]}
+        for uri in uris
+    ]
+    return pa.Table.from_pylist(values, schema=data_schema("float32", 2))
+
+
+def rejects(*uris: str) -> pa.Table:
+    values = [{"uri": uri, "stage": "read", "code": "missing", "message": "gone"} for uri in uris]
+    return pa.Table.from_pylist(values, schema=REJECT_SCHEMA)
+
+
+def stored(table: Table, folder: str) -> list[str]:
+    paths = sorted(Path(table.uri, folder).glob("*.parquet"))
+    return sorted(itertools.chain.from_iterable(pq.read_table(path)["uri"].to_pylist() for path in paths))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    return Table(str(tmp_path / "table"))
+
+
+def test_commit_unit__writes_rows_and_rejects(table: Table) -> None:
+    assert commit_unit(table, UNIT, rows("a", "b", "d"), rejects("c"), {"run": "r1"}) == Committed(3, 1, created=True)
+    assert stored(table, "data") == ["a", "b", "d"]
+    assert stored(table, "rejects") == ["c"]
+    metadata = pq.read_schema(f"{table.uri}/data/plan-000003.parquet").metadata
+    assert b'"run": "r1"' in metadata[b"vep"]
+    assert b'"unit": 3' in metadata[b"vep"]
+
+
+def test_commit_unit__embeddings_have_no_dictionary_and_labels_have(table: Table) -> None:
+    commit_unit(table, UNIT, rows(*ALL), rejects(), {})
+    group = pq.read_metadata(table.data_uri("plan", 3)).row_group(0)
+    columns = {group.column(i).path_in_schema.split(".")[0]: group.column(i) for i in range(group.num_columns)}
+    assert not columns["embedding"].has_dictionary_page
+    assert columns["label"].has_dictionary_page
+
+
+@pytest.mark.parametrize("uris", [ALL, ()])
+def test_commit_unit__all_good_and_all_bad_write_both_files(table: Table, uris: tuple[str, ...]) -> None:
+    commit_unit(table, UNIT, rows(*uris), rejects(*(set(ALL) - set(uris))), {})
+    assert stored(table, "data") == sorted(uris)
+    assert stored(table, "rejects") == sorted(set(ALL) - set(uris))
+
+
+def test_commit_unit__a_second_writer_changes_nothing(table: Table) -> None:
+    commit_unit(table, UNIT, rows("a", "b", "c"), rejects("d"), {"run": "r1"})
+    before = {path: path.read_bytes() for path in Path(table.uri).rglob("*.parquet")}
+    assert commit_unit(table, UNIT, rows(*ALL), rejects(), {"run": "r2"}) == Committed(3, 1, created=False)
+    assert {path: path.read_bytes() for path in Path(table.uri).rglob("*.parquet")} == before
+
+
+def test_commit_unit__refuses_a_count_that_does_not_add_up(table: Table) -> None:
+    with pytest.raises(AssertionError, match="promises 4 images, got 1"):
+        commit_unit(table, UNIT, rows("a"), rejects("b"), {})
+
+
+class Crash(BaseException):
+    """Stands for the end of the process."""
+
+
+def crash_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """End the process at the step-th put."""
+    put, count = storage.put_if_absent, itertools.count()
+
+    def crashing(*arguments: Any) -> bool:
+        if next(count) == step:
+            raise Crash
+        return put(*arguments)
+
+    monkeypatch.setattr(storage, "put_if_absent", crashing)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_commit_unit__a_crash_before_the_commit_point_shows_no_row(
+    table: Table, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    with monkeypatch.context() as patch:
+        crash_before(patch, step)
+        with pytest.raises(Crash):
+            commit_unit(table, UNIT, rows("a", "b", "c"), rejects("d"), {})
+    assert stored(table, "data") == []
+    assert commit_unit(table, UNIT, rows("a", "b", "c"), rejects("d"), {}).created
+    assert (stored(table, "data"), stored(table, "rejects")) == (["a", "b", "c"], ["d"])
+
+
+def test_commit_unit__settled_rejects_bind_a_later_attempt(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        crash_before(patch, 1)
+        with pytest.raises(Crash):
+            commit_unit(table, UNIT, rows("a", "b"), rejects("c", "d"), {})
+    assert commit_unit(table, UNIT, rows("a", "b", "d"), rejects("c"), {}) == Committed(2, 2, created=True)
+    assert (stored(table, "data"), stored(table, "rejects")) == (["a", "b"], ["c", "d"])
+
+
+def test_commit_unit__an_image_lost_after_its_rejects_were_settled_keeps_the_unit_pending(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        crash_before(patch, 1)
+        with pytest.raises(Crash):
+            commit_unit(table, UNIT, rows(*ALL), rejects(), {})
+    with pytest.raises(TransientError, match=r"the first: b: gone.*delete that file and run again"):
+        commit_unit(table, UNIT, rows("a", "c", "d"), rejects("b"), {})
+    assert stored(table, "data") == []
+
+
+def test_commit_unit__a_writer_that_slept_through_a_commit_changes_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = storage.put_if_absent
+
+    def overtaken(uri: str, data: bytes) -> bool:
+        monkeypatch.undo()
+        commit_unit(table, UNIT, rows(*ALL), rejects(), {})
+        return put(uri, data)
+
+    monkeypatch.setattr(storage, "put_if_absent", overtaken)
+    assert commit_unit(table, UNIT, rows("a", "b", "c"), rejects("d"), {}) == Committed(4, 0, created=False)
+    assert (stored(table, "data"), stored(table, "rejects")) == (list(ALL), [])

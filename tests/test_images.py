@@ -1,0 +1,97 @@
+"""Decoding: the same pixels as cv2.imread, and exact codes for all that is no whole image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ImageReject, RejectCode
+from pipeline.images import Limits, decode, sniff
+from tests import samples
+
+
+@pytest.mark.parametrize("name", samples.odd_images())
+def test_decode__gives_the_pixels_of_imread(name: str, tmp_path: Path) -> None:
+    path = samples.write(tmp_path / name, samples.odd_images()[name])
+    np.testing.assert_array_equal(decode(path.read_bytes()), cv2.imread(str(path), cv2.IMREAD_COLOR))
+
+
+@pytest.mark.parametrize("turn", range(5, 9))
+def test_decode__turns_an_exif_rotated_image(turn: int) -> None:
+    assert decode(samples.odd_images()[f"exif{turn}.jpg"]).shape == (200, 150, 3)
+
+
+def test_decode__is_bgr() -> None:
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[:, :, 0] = 255
+    np.testing.assert_array_equal(decode(samples.encode(red, "PNG"))[0, 0], [0, 0, 255])
+
+
+@pytest.mark.parametrize("name", samples.bad_images())
+def test_decode__rejects_with_the_code(name: str) -> None:
+    data, code = samples.bad_images()[name]
+    with pytest.raises(ImageReject) as caught:
+        decode(data)
+    assert (caught.value.code.value, caught.value.stage) == (code, "decode")
+    assert len(caught.value.message) > 10
+
+
+def test_decode__every_cut_of_a_jpeg_is_a_reject() -> None:
+    data = samples.jpeg(1)
+    for end in range(0, len(data) - 1, 97):
+        with pytest.raises(ImageReject):
+            decode(data[:end])
+
+
+def test_decode__accepts_bytes_after_the_end() -> None:
+    for image_format in ("JPEG", "PNG", "WEBP", "GIF"):
+        data = samples.encode(samples.crop(1), image_format)
+        np.testing.assert_array_equal(decode(data + b"trailer of a camera"), decode(data))
+
+
+def test_decode__limits_are_inclusive() -> None:
+    data = samples.encode(samples.crop(1, 10, 20), "PNG")
+    assert decode(data, Limits(max_pixels=200, max_bytes=len(data))).shape == (10, 20, 3)
+    for limits in (Limits(max_pixels=199), Limits(max_bytes=len(data) - 1)):
+        with pytest.raises(ImageReject) as caught:
+            decode(data, limits)
+        assert caught.value.code is RejectCode.TOO_LARGE
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    start=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x20\0\0\0WEBP", b"GIF89a", b"BM"]),
+    rest=st.binary(max_size=400),
+)
+def test_decode__any_bytes_give_pixels_or_a_reject(start: bytes, rest: bytes) -> None:
+    try:
+        pixels = decode(start + rest, Limits(max_pixels=10_000))
+    except ImageReject:
+        return
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2] == 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    name=st.sampled_from(sorted(samples.odd_images())),
+    places=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=8),
+)
+def test_decode__damaged_images_give_pixels_or_a_reject(name: str, places: list[tuple[float, int]]) -> None:
+    data = bytearray(samples.odd_images()[name])
+    for place, value in places:
+        data[int(place * len(data))] = value
+    try:
+        decode(bytes(data), Limits(max_pixels=1_000_000))
+    except ImageReject:
+        return
+
+
+def test_sniff__names_accepted_formats_only() -> None:
+    assert sniff(samples.jpeg(0)) == "JPEG"
+    assert sniff(b"II*\0") is None

@@ -1,0 +1,125 @@
+"""Files: create-only puts, listing, and the spelling of URIs."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipeline import storage
+from pipeline.errors import ConfigError
+
+
+def test_put_if_absent__the_first_writer_wins(tmp_path: Path) -> None:
+    uri = str(tmp_path / "deep" / "file")
+    assert storage.put_if_absent(uri, b"first")
+    assert not storage.put_if_absent(uri, b"second")
+    assert Path(uri).read_bytes() == b"first"
+    assert os.listdir(tmp_path / "deep") == ["file"]
+
+
+def test_put_if_absent__exactly_one_of_many_writers_wins(tmp_path: Path) -> None:
+    uri = str(tmp_path / "file")
+    values = [str(i).encode() * 10_000 for i in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda value: storage.put_if_absent(uri, value), values))
+    assert sum(won) == 1
+    assert Path(uri).read_bytes() == values[won.index(True)]
+
+
+def test_put_if_absent__works_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    uri = str(tmp_path / "file")
+    assert storage.put_if_absent(uri, b"first")
+    assert not storage.put_if_absent(uri, b"second")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_replace__leaves_nothing_but_the_new_file(tmp_path: Path) -> None:
+    uri = str(tmp_path / "file")
+    storage.replace(uri, b"old")
+    storage.replace(uri, b"new")
+    assert Path(uri).read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_list_files__walks_in_name_order_and_skips_hidden(tmp_path: Path) -> None:
+    for name in ("b/2", "b/1", "a", "c/.hidden/x", ".dot", "c/3"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    assert [os.path.relpath(info.uri, tmp_path) for info in storage.list_files(str(tmp_path))] == [
+        "a",
+        "b/1",
+        "b/2",
+        "c/3",
+    ]
+
+
+def test_list_files__follows_links_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x").write_text("x")
+    (tmp_path / "root" / "linked").symlink_to(tmp_path / "other")
+    (tmp_path / "root" / "a" / "up").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "root" / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "root" / "pipe")
+    names = [os.path.relpath(info.uri, tmp_path / "root") for info in storage.list_files(str(tmp_path / "root"))]
+    assert names == ["circle", "dangling", "linked/x"]
+    for name in names[:2]:
+        with pytest.raises(FileNotFoundError):
+            storage.read_bytes(str(tmp_path / "root" / name), 10)
+
+
+def test_list_files__version_changes_with_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("1")
+    (before,) = storage.list_files(str(tmp_path))
+    path.write_text("22")
+    (after,) = storage.list_files(str(tmp_path))
+    assert before.version != after.version
+
+
+@pytest.mark.parametrize("name", ["plain.jpg", "a b.jpg", "a#b.jpg", "a%20b.jpg", "ünï/ço dé.jpg", "?.jpg"])
+def test_local_uri__is_the_plain_path(name: str) -> None:
+    assert storage.local_uri(f"/data/{name}") == f"/data/{name}"
+    assert storage.local_path(f"/data/{name}") == f"/data/{name}"
+
+
+def test_local_uri__round_trips_names_that_are_no_utf8() -> None:
+    path = os.fsdecode(b"/data/caf\xe9 #%.jpg")
+    assert storage.local_uri(path) == "file:///data/caf%E9%20%23%25.jpg"
+    assert storage.local_path(storage.local_uri(path)) == path
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://user:secret@host:8080/a/b.pt?sig=abc#x", "https://host:8080/a/b.pt"),
+        ("s3://key:secret@bucket/a%20b", "s3://bucket/a%20b"),
+        ("/local/a?b#c", "/local/a?b#c"),
+    ],
+)
+def test_redact__drops_user_info_and_query(uri: str, shown: str) -> None:
+    assert storage.redact(uri) == shown
+
+
+def test_scrub__redacts_uris_inside_a_text() -> None:
+    text = "404, url='https://u:p@host/a?sig=1' (see s3://k:s@b/c)"
+    assert storage.scrub(text) == "404, url='https://host/a' (see s3://b/c)"
+
+
+def test_local_path__refuses_what_is_not_local() -> None:
+    with pytest.raises(ConfigError, match="s3://bucket/x"):
+        storage.local_path("s3://user:secret@bucket/x")
+
+
+def test_open_stream__refuses_unknown_schemes() -> None:
+    with pytest.raises(ConfigError, match="'ftp'"):
+        storage.open_stream("ftp://host/x")
