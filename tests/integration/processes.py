@@ -1,0 +1,73 @@
+"""Jobs as processes of their own, in surroundings where every stray file shows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Surroundings:
+    """Empty folders for a process's home, working directory and temporary files.
+
+    The folder for temporary files has a short name, since Ray's sockets lie in it.
+    """
+
+    folder: Path
+    temporary: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="t-", dir="/tmp")))
+
+    def __post_init__(self) -> None:
+        for name in ("home", "work"):
+            (self.folder / name).mkdir(parents=True)
+
+    def environment(self) -> dict[str, str]:
+        kept = {key: os.environ[key] for key in ("PATH", "LANG", "LD_LIBRARY_PATH") if key in os.environ}
+        return {
+            **kept,
+            "HOME": str(self.folder / "home"),
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "TMPDIR": str(self.temporary),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def start(self, job: str, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"jobs.{job}", *map(str, arguments)],
+            cwd=self.folder / "work",
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, job: str, *arguments: object, timeout_s: float = 200) -> tuple[int, str, str]:
+        process = self.start(job, *arguments)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, out, err
+
+    def stray_files(self) -> list[str]:
+        """Return what lies in the home folder, the working directory, the cache and the temporary folder."""
+        folders = [self.folder / "home", self.folder / "work", self.folder / "cache", self.temporary]
+        return [str(path) for folder in folders for path in folder.rglob("*")]
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)

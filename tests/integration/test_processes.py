@@ -1,0 +1,132 @@
+"""Whole jobs as users start them: streams, stray files, Ctrl-C, kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests import samples
+from tests.integration.processes import Surroundings, wait_until
+
+PIXELS = ("--backbone", "pixels")
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path) -> Iterator[Surroundings]:
+    value = Surroundings(tmp_path / "surroundings")
+    yield value
+    shutil.rmtree(value.temporary, ignore_errors=True)
+
+
+def uris(table: Path) -> list[str]:
+    return pq.read_table(table / "data")["uri"].to_pylist()
+
+
+def test_embed__streams_files_and_exit_code(surroundings: Surroundings, image_folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    code, out, err = surroundings.run("embed", "--source", image_folder, "--table", table, *PIXELS, "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert out.count("\n") == 1
+    assert record["ledger"]["embedded"] == 12
+    lines = err.splitlines()
+    expected = ("images planned", "Engine openvino on cpu", "images (", "Embedded 12", "Ledger: 12", f"Table: {table}")
+    assert [line for line in lines if not any(part in line for part in expected)] == []
+    assert surroundings.stray_files() == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "surroundings", "table"]
+
+
+def test_embed__ctrl_c_stops_soon_and_the_same_command_goes_on(
+    surroundings: Surroundings, image_folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "table"
+    arguments = (
+        "--source",
+        image_folder,
+        "--table",
+        table,
+        "--weights",
+        "random:0",
+        "--unit-size",
+        2,
+        "--batch-size",
+        1,
+    )
+    process = surroundings.start("embed", *arguments)
+    wait_until(lambda: bool(list(table.glob("data/*.parquet"))), 120)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "run the same command again" in err
+    assert "Traceback" not in err
+    before = {path: path.read_bytes() for path in table.glob("data/*.parquet")}
+    assert len(uris(table)) < 12
+    code, out, err = surroundings.run("embed", *arguments, "--json")
+    assert code == 0, err
+    assert json.loads(out)["new"]["embedded"] == 12 - 2 * len(before)
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(uris(table)) == sorted(str(path) for path in image_folder.rglob("*.jpg"))
+    assert surroundings.stray_files() == []
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("committed", [0, 3])
+def test_embed__kill_9_of_the_driver_loses_nothing(
+    surroundings: Surroundings, image_folder: Path, tmp_path: Path, committed: int
+) -> None:
+    table = tmp_path / "table"
+    arguments = ("--source", image_folder, "--table", table, *PIXELS, "--unit-size", 1, "--num-actors", 1)
+    process = surroundings.start("embed", *arguments)
+    wait_until(lambda: table.exists() and len(list(table.glob("data/*.parquet"))) >= committed, 120)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    before = {path: path.read_bytes() for path in table.glob("data/*.parquet")}
+    code, out, err = surroundings.run("embed", *arguments, "--json")
+    assert code == 0, err
+    ledger = json.loads(out)["ledger"]
+    assert ledger == {"planned": 12, "embedded": 12, "rejected": 0, "pending": 0}
+    assert sorted(uris(table)) == sorted(str(path) for path in image_folder.rglob("*.jpg"))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_predict__embeds_with_the_heads_own_contract(
+    surroundings: Surroundings, image_folder: Path, tmp_path: Path
+) -> None:
+    """The weights come from where the head says, the fruits360-notebook preset too; nothing else has to be given."""
+    table, head, output = (tmp_path / name for name in ("table", "head", "output"))
+    special = ("--weights", "random:3", "--preprocess", "fruits360-notebook")
+    code, _, err = surroundings.run("embed", "--source", image_folder, "--table", table, *special)
+    assert code == 0, err
+    assert "RANDOM WEIGHTS (random:3)" in err
+    code, _, err = surroundings.run("train", "--table", table, "--head", head)
+    assert code == 0, err
+    code, out, err = surroundings.run("predict", "--head", head, "--source", image_folder, "--output", output, "--json")
+    assert code == 0, err
+    assert json.loads(out)["contract"]["weights"] == "random:3"
+    assert len(uris(output)) == 12
+    code, _, err = surroundings.run(
+        "predict", "--head", head, "--source", image_folder, "--output", tmp_path / "o", "--weights", "random:4"
+    )
+    assert code == 2
+    assert "weights_sha256" in err
+    samples.write(image_folder / "train" / "notes.txt", b"")
+    assert surroundings.stray_files() == []
+
+
+@pytest.mark.slow
+def test_demo__reaches_its_accuracy(surroundings: Surroundings, tmp_path: Path) -> None:
+    code, out, err = surroundings.run("demo", "--output", tmp_path / "demo", "--json", timeout_s=400)
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["embed"]["ledger"] == {"planned": 1797, "embedded": 1797, "rejected": 0, "pending": 0}
+    assert record["train"]["metrics"]["test"]["top1"] > 0.95
+    assert record["train"]["metrics"]["test"]["num_rows"] == 360
+    for part in ("RANDOM", "images/s", "top-1 0.9", str(tmp_path / "demo" / "table"), "jobs.embed --source PATH"):
+        assert part in err
