@@ -87,12 +87,8 @@ def running_cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
             wait_for_dashboard(address, process, tmp_path / "ray.log")
             yield {**environment, "RAY_API_SERVER_ADDRESS": address}
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            os.killpg(process.pid, signal.SIGKILL)  # Ray's processes are in the group of their own that it started
+            process.wait()
             shutil.rmtree(temporary, ignore_errors=True)
 
 

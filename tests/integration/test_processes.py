@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests import samples
 from tests.integration.processes import Surroundings, wait_until
 
 PIXELS = ("--backbone", "pixels")
@@ -94,30 +93,6 @@ def test_embed__kill_9_of_the_driver_loses_nothing(
     assert ledger == {"planned": 12, "embedded": 12, "rejected": 0, "pending": 0}
     assert sorted(uris(table)) == sorted(str(path) for path in image_folder.rglob("*.jpg"))
     assert {path: path.read_bytes() for path in before} == before
-
-
-def test_predict__embeds_with_the_heads_own_contract(
-    surroundings: Surroundings, image_folder: Path, tmp_path: Path
-) -> None:
-    """The weights come from where the head says, the fruits360-notebook preset too; nothing else has to be given."""
-    table, head, output = (tmp_path / name for name in ("table", "head", "output"))
-    special = ("--weights", "random:3", "--preprocess", "fruits360-notebook")
-    code, _, err = surroundings.run("embed", "--source", image_folder, "--table", table, *special)
-    assert code == 0, err
-    assert "RANDOM WEIGHTS (random:3)" in err
-    code, _, err = surroundings.run("train", "--table", table, "--head", head)
-    assert code == 0, err
-    code, out, err = surroundings.run("predict", "--head", head, "--source", image_folder, "--output", output, "--json")
-    assert code == 0, err
-    assert json.loads(out)["contract"]["weights"] == "random:3"
-    assert len(uris(output)) == 12
-    code, _, err = surroundings.run(
-        "predict", "--head", head, "--source", image_folder, "--output", tmp_path / "o", "--weights", "random:4"
-    )
-    assert code == 2
-    assert "weights_sha256" in err
-    samples.write(image_folder / "train" / "notes.txt", b"")
-    assert surroundings.stray_files() == []
 
 
 @pytest.mark.slow

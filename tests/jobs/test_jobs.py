@@ -232,3 +232,21 @@ def test_the_whole_job__train_evaluate_predict(tmp_path: Path, capsys: pytest.Ca
     code, record = run(capsys, predict, "--head", head, "--source", source, "--output", by_table)
     assert (code, "another input" in record["error"]) == (2, True)
     assert (content(by_table), content(by_source)) == before
+
+
+def test_predict__embeds_with_the_heads_own_contract(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights and preset are those that the head's contract names; nothing else has to be given."""
+    table, head, output = (tmp_path / name for name in ("table", "head", "output"))
+    special = ("--weights", "random:3", "--preprocess", "fruits360-notebook")
+    code, record = run(capsys, embed, "--source", image_folder, "--table", table, *special)
+    assert (code, "RANDOM WEIGHTS (random:3)" in record["stderr"]) == (0, True)
+    assert run(capsys, train, "--table", table, "--head", head)[0] == 0
+    code, record = run(capsys, predict, "--head", head, "--source", image_folder, "--output", output)
+    assert (code, record["contract"]["weights"]) == (0, "random:3")
+    assert len(rows(output)) == 12
+    wrong = ("--source", image_folder, "--output", tmp_path / "other", "--weights", "random:4")
+    code, record = run(capsys, predict, "--head", head, *wrong)
+    assert (code, "weights_sha256" in record["error"]) == (2, True)
+    assert not (tmp_path / "other").exists()
