@@ -7,15 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.backbones import load_backbone, resolve_weights
-from pipeline.engines import choose_engine
-from pipeline.graph import BackboneSpec
-from pipeline.options import Options
+from pipeline.options import EmbeddingType, Options
 from pipeline.progress import ProgressCallback
-from pipeline.runs import RunOptions, Target, run
-from pipeline.sources import FolderSource
-from pipeline.stages.commit import to_schema
-from pipeline.table import EmbeddingType, TableInfo, data_schema, open_table
+from pipeline.run_options import RunOptions
 
 
 class _EmbedWhat(Options):
@@ -50,6 +44,15 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
         RunIncomplete: Images are pending; the same call again goes on.
         TooManyRejects: All images are done, but too many of them are rejects.
     """
+    # Ray and PyTorch take seconds to import: not before the options are known to be right.
+    from pipeline.backbones import load_backbone, resolve_weights
+    from pipeline.engines import choose_engine
+    from pipeline.graph import BackboneSpec
+    from pipeline.runs import Target, run
+    from pipeline.sources import FolderSource
+    from pipeline.stages.commit import to_schema
+    from pipeline.table import TableInfo, data_schema, open_table
+
     source = FolderSource(options.source)
     table = open_table(options.table)
     choose_engine(options.engine, options.device, cuda=False)

@@ -16,10 +16,10 @@ from ray.data.block import BlockMetadata
 from pipeline.backbones import Preprocessing, load_backbone
 from pipeline.cluster import resources
 from pipeline.contract import FeatureContract
+from pipeline.counter import CountReporter
 from pipeline.engines import load_engine
 from pipeline.images import Limits
 from pipeline.layout import COMMIT_CPUS, EngineSpec, Layout, plan_layout
-from pipeline.progress import CountReporter
 from pipeline.sources import Source
 from pipeline.stages.commit import UnitReport, commit_and_report
 from pipeline.stages.embed import embed_unit

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.cluster import Resources
-from pipeline.engines import Device, EngineName, Precision, choose_engine
+from pipeline.engines import choose_engine
 from pipeline.errors import ConfigError
+from pipeline.options import Device, EngineName, Precision
 
 #: CPUs of one read task beside a CPU engine: two to a core, since each waits for storage part of its time.
 _READ_CPUS_BESIDE_CPU_ENGINE = 0.5

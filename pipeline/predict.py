@@ -11,14 +11,12 @@ import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from pipeline import storage
-from pipeline.backbones import load_backbone, resolve_weights
 from pipeline.contract import require_same_features
 from pipeline.errors import TableError
-from pipeline.graph import BackboneSpec
 from pipeline.heads import Head, classify, load_head
 from pipeline.options import Options
 from pipeline.progress import Progress, ProgressCallback
-from pipeline.runs import RunOptions, Target, run
+from pipeline.run_options import RunOptions
 from pipeline.sources import FolderSource
 from pipeline.table import (
     Ledger,
@@ -92,6 +90,11 @@ def _predict_source(
     head: Head,
     on_progress: ProgressCallback | None,
 ) -> dict[str, Any]:
+    # Ray and PyTorch take seconds to import: a table is classified without them.
+    from pipeline.backbones import load_backbone, resolve_weights
+    from pipeline.graph import BackboneSpec
+    from pipeline.runs import Target, run
+
     plans = {name.removesuffix(".parquet") for name in storage.list_names(f"{table.uri}/plans")}
     _refuse_other_input(table, [name for name in committed_names(table) if name.rpartition("-")[0] not in plans])
     source = FolderSource(source_uri)

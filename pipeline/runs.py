@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from pydantic import Field
 from ray.exceptions import RayError
 
 from pipeline import cluster, storage
-from pipeline.backbones.weights import default_cache_dir
-from pipeline.engines import Device, EngineName, Precision
+from pipeline.counter import Counter, watch
 from pipeline.errors import ConfigError, PipelineError, RunIncomplete, TooManyRejects
 from pipeline.graph import BackboneSpec, embed_units
-from pipeline.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Limits
+from pipeline.images import Limits
 from pipeline.layout import EngineSpec
-from pipeline.options import Options
-from pipeline.progress import Counter, Progress, ProgressCallback, watch
+from pipeline.progress import Progress, ProgressCallback
 from pipeline.refs import refs_table
+from pipeline.run_options import RunOptions
 from pipeline.sources import Source
 from pipeline.stages.commit import UnitReport
 from pipeline.table import (
@@ -41,35 +39,6 @@ from pipeline.table import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-class RunOptions(Options):
-    """Options of every job that reads images."""
-
-    engine: EngineName = Field("auto", description="What executes the backbone; auto: torch on CUDA, openvino on CPUs.")
-    precision: Precision = Field(
-        "auto", description="Arithmetic; auto: fp16 on CUDA, bf16 with openvino where the processor has it, else fp32."
-    )
-    device: Device = Field(
-        "auto", description="Where the backbone runs; auto: CUDA where the cluster has GPUs now, else CPUs."
-    )
-    num_actors: int | None = Field(
-        None, ge=1, description="Most copies of the backbone at once (actors); unset: one a GPU, or one a CPU node."
-    )
-    batch_size: int | None = Field(
-        None, ge=1, le=65536, description="Images in one call of the network; unset: the engine's choice."
-    )
-    unit_size: int = Field(
-        1024, ge=1, le=65536, description="Images that are read, embedded and committed together (images)."
-    )
-    limit: int | None = Field(None, ge=1, description="Take the first N images of the source only (images).")
-    max_reject_fraction: float = Field(
-        0.1, ge=0, le=1, description="Largest share of rejected images before the job ends with exit code 3 (0 to 1)."
-    )
-    max_image_pixels: int = Field(MAX_IMAGE_PIXELS, ge=1, description="Largest image, width x height (pixels).")
-    max_image_bytes: int = Field(MAX_IMAGE_BYTES, ge=1, description="Longest image file (bytes).")
-    cache_dir: str = Field(default_cache_dir(), description="Folder where fetched weights are kept, on each node.")
-    verbose: bool = Field(False, description="Show Ray's own log, and the traceback of a failure.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit, urlunsplit
 
-import fsspec
-
 from pipeline.errors import ConfigError
 
 _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
@@ -148,6 +146,8 @@ def open_stream(uri: str) -> IO[bytes]:
         return open(local_path(uri), "rb")
     if scheme(uri) not in REMOTE_SCHEMES:
         raise ConfigError(f"Expected a local path or one of {REMOTE_SCHEMES}, got scheme {scheme(uri)!r}.")
+    import fsspec  # here, since most processes never open a remote file
+
     stream: IO[bytes] = fsspec.open(uri, "rb").open()
     return stream
 
@@ -237,3 +237,9 @@ def download(uri: str, path: Path) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def default_cache_dir() -> str:
+    """Return the folder of this project's cache, in the user's cache folder (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return os.path.join(base, "vision-embedding-pipeline")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -23,12 +22,6 @@ from pipeline.errors import ConfigError, WeightsError
 DOWNLOAD_BACKOFF_S = (1.0, 4.0, 16.0)
 #: Batch norm's step counter: no feature depends on it, and old checkpoints lack it.
 _COUNTER = "num_batches_tracked"
-
-
-def default_cache_dir() -> str:
-    """Return the folder of this project's cache, in the user's cache folder (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return os.path.join(base, "vision-embedding-pipeline")
 
 
 def random_seed(weights: str) -> int | None:

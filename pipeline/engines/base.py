@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from torch import nn
 from pipeline.backbones import Backbone
 from pipeline.images import Pixels
 
-EngineName = Literal["auto", "openvino", "torch"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Device = Literal["auto", "cpu", "cuda"]
 Embeddings = NDArray[np.float32]
 
 

@@ -7,10 +7,11 @@ import os
 import torch
 
 from pipeline.backbones import Backbone
-from pipeline.engines.base import Device, Engine, EngineName, Precision
+from pipeline.engines.base import Engine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.engines.torch import TorchEngine
 from pipeline.errors import ConfigError
+from pipeline.options import Device, EngineName, Precision
 
 
 def choose_engine(engine: str, device: str, cuda: bool) -> tuple[str, str]:

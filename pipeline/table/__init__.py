@@ -5,7 +5,6 @@ from pipeline.table.manifest import Ledger, count_codes, make_ledger, pending_un
 from pipeline.table.plan import Unit, committed_names, list_units, plan_missing, planned_refs, unit_refs
 from pipeline.table.read import data_files, embeddings, read_rows
 from pipeline.table.schema import (
-    EmbeddingType,
     Table,
     TableInfo,
     check_info,
@@ -18,7 +17,6 @@ from pipeline.table.schema import (
 
 __all__ = [
     "Committed",
-    "EmbeddingType",
     "Ledger",
     "Table",
     "TableInfo",

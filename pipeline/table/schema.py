@@ -12,12 +12,12 @@ import pyarrow as pa
 from pipeline import __version__, storage
 from pipeline.contract import FeatureContract, require_same_features
 from pipeline.errors import ContractMismatch, TableError
+from pipeline.options import EmbeddingType
 from pipeline.refs import REF_SCHEMA
 
 FORMAT_VERSION = 1
 
 Kind = Literal["embeddings", "predictions"]
-EmbeddingType = Literal["float32", "float16"]
 
 PLAN_SCHEMA = REF_SCHEMA.insert(2, pa.field("unit", pa.int32(), nullable=False))
 IMAGE_FIELDS = [

@@ -1,0 +1,38 @@
+"""Options that every job on images has. Imports nothing slow, so that --help and a wrong option answer at once."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from pipeline.options import Device, EngineName, Options, Precision
+from pipeline.storage import default_cache_dir
+
+
+class RunOptions(Options):
+    """Options of every job that reads images."""
+
+    engine: EngineName = Field("auto", description="What executes the backbone; auto: torch on CUDA, openvino on CPUs.")
+    precision: Precision = Field(
+        "auto", description="Arithmetic; auto: fp16 on CUDA, bf16 with openvino where the processor has it, else fp32."
+    )
+    device: Device = Field(
+        "auto", description="Where the backbone runs; auto: CUDA where the cluster has GPUs now, else CPUs."
+    )
+    num_actors: int | None = Field(
+        None, ge=1, description="Most copies of the backbone at once (actors); unset: one a GPU, or one a CPU node."
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=65536, description="Images in one call of the network; unset: the engine's choice."
+    )
+    unit_size: int = Field(
+        1024, ge=1, le=65536, description="Images that are read, embedded and committed together (images)."
+    )
+    limit: int | None = Field(None, ge=1, description="Take the first N images of the source only (images).")
+    max_reject_fraction: float = Field(
+        0.1, ge=0, le=1, description="Largest share of rejected images before the job ends with exit code 3 (0 to 1)."
+    )
+    max_image_pixels: int = Field(MAX_IMAGE_PIXELS, ge=1, description="Largest image, width x height (pixels).")
+    max_image_bytes: int = Field(MAX_IMAGE_BYTES, ge=1, description="Longest image file (bytes).")
+    cache_dir: str = Field(default_cache_dir(), description="Folder where fetched weights are kept, on each node.")
+    verbose: bool = Field(False, description="Show Ray's own log, and the traceback of a failure.")
