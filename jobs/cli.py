@@ -10,9 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import yaml
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
@@ -154,73 +154,83 @@ def run_job(
         argv: The command line; None for the process's own.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    with nullcontext() if "--verbose" in arguments else own_stderr():
-        return _run_job(job, options_class, work, summary, arguments)
+    try:
+        options, as_json = parse(options_class, job, arguments)
+    except ConfigError as error:
+        return _fail(job, error, "--json" in arguments, sys.stdout)
+    verbose = bool(getattr(options, "verbose", False))
+    with own_streams(verbose) as stdout:
+        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+        for name in ("pipeline", "jobs"):
+            logging.getLogger(name).setLevel(logging.INFO)
+        progress = ProgressLine()
+        try:
+            record = work(options, progress)
+        except KeyboardInterrupt:
+            progress.close()
+            _say("Stopped. Nothing is lost: run the same command again to go on.")
+            return EXIT_PENDING
+        except (PipelineError, OSError) as error:
+            progress.close()
+            if verbose:
+                logging.getLogger("jobs").exception("The job failed.")
+            return _fail(job, error, as_json, stdout)
+        progress.close()
+        _say(summary(record))
+        if as_json:
+            _print_record(record, EXIT_DONE, stdout)
+        return EXIT_DONE
 
 
 @contextmanager
-def own_stderr() -> Iterator[None]:
-    """Keep standard error for this program: what C++ libraries and child processes write there goes to a file.
+def own_streams(verbose: bool) -> Iterator[TextIO]:
+    """Keep standard output and standard error for this program; yield the stream for its result.
 
-    Ray's core writes warnings about itself to the file descriptor, past every Python setting. Should the program fail
-    for a reason that it doesn't know, the end of that file is shown.
+    Ray prints to both, its core to the file descriptors past every Python setting. So the program goes on with copies
+    of its own, and what libraries and child processes write goes to a file, of which the end is shown should the
+    program fail for a reason that it doesn't know; or, where ``verbose``, to standard error.
     """
-    if sys.stderr is not sys.__stderr__ or sys.stderr is None:  # somebody captures it already
-        yield
+    out, err = sys.stdout, sys.stderr
+    assert out is not None
+    assert err is not None
+    if out is not sys.__stdout__ or err is not sys.__stderr__:
+        yield out  # somebody captures them already
         return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
-        sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1)
+    out.flush()
+    err.flush()
+    kept = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as noise, os.fdopen(os.dup(1), "w") as stdout:
+        os.dup2(2 if verbose else noise.fileno(), 1)
+        if not verbose:
+            os.dup2(noise.fileno(), 2)
+            sys.stderr = os.fdopen(os.dup(kept[1]), "w", buffering=1)
         try:
-            yield
+            yield stdout
         except Exception:
             noise.seek(max(0, noise.seek(0, os.SEEK_END) - 4096))
-            sys.stderr.write(noise.read().decode(errors="replace"))
+            os.write(kept[1], noise.read())
             raise
         finally:
-            sys.stderr.close()
-            os.dup2(kept, 2)
-            os.close(kept)
-            sys.stderr = sys.__stderr__
+            out.flush()
+            for number, copy in enumerate(kept, start=1):
+                os.dup2(copy, number)
+                os.close(copy)
+            sys.stderr = err
 
 
-def _run_job(
-    job: str,
-    options_class: type[AnyOptions],
-    work: Callable[[AnyOptions, ProgressLine], dict[str, Any]],
-    summary: Callable[[dict[str, Any]], str],
-    arguments: list[str],
-) -> int:
-    verbose = False
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
-    for name in ("pipeline", "jobs"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    progress = ProgressLine()
-    as_json = "--json" in arguments
-    try:
-        options, as_json = parse(options_class, job, arguments)
-        verbose = bool(getattr(options, "verbose", False))
-        record = work(options, progress)
-        code = EXIT_DONE
-    except KeyboardInterrupt:
-        progress.close()
-        _say("Stopped. Nothing is lost: run the same command again to go on.")
-        return EXIT_PENDING
-    except (PipelineError, OSError) as error:
-        progress.close()
-        if verbose:
-            logging.getLogger("jobs").exception("The job failed.")
-        _say(f"Error: {error}")
-        code = _exit_code(error)
-        record = getattr(error, "record", None) or {"job": job, "status": "failed", "error": str(error)}
-    else:
-        progress.close()
-        _say(summary(record))
+def _fail(job: str, error: Exception, as_json: bool, stdout: TextIO) -> int:
+    """Say what went wrong, and return the exit code."""
+    _say(f"Error: {error}")
+    code = _exit_code(error)
     if as_json:
-        sys.stdout.write(json.dumps({**record, "exit_code": code}) + "\n")
+        record = getattr(error, "record", None) or {"job": job, "status": "failed", "error": str(error)}
+        _print_record(record, code, stdout)
     return code
+
+
+def _print_record(record: dict[str, Any], code: int, stdout: TextIO) -> None:
+    stdout.write(json.dumps({**record, "exit_code": code}) + "\n")
+    stdout.flush()
 
 
 def _exit_code(error: Exception) -> int:

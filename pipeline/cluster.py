@@ -39,8 +39,21 @@ class Resources:
     num_cpu_nodes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A Ray cluster that this process is connected to.
+
+    Args:
+        dashboard: Address of Ray's dashboard, None where there is none.
+        can_grow: Whether nodes may join: not where the cluster is this machine alone.
+    """
+
+    dashboard: str | None
+    can_grow: bool
+
+
 @contextlib.contextmanager
-def connect(verbose: bool = False) -> Iterator[str | None]:
+def connect(verbose: bool = False) -> Iterator[Connection]:
     """Provide a Ray cluster for the length of a block.
 
     One that the process is already connected to is used as it is and left running. Else RAY_ADDRESS, as ``ray job
@@ -51,16 +64,16 @@ def connect(verbose: bool = False) -> Iterator[str | None]:
         verbose: Show Ray's own log.
 
     Yields:
-        The address of Ray's dashboard, None where there is none.
+        What the process is connected to.
 
     Raises:
         ConfigError: The cluster that RAY_ADDRESS names can't be reached.
     """
     _quieten(verbose)
     if ray.is_initialized():
-        yield None
+        yield Connection(dashboard=None, can_grow=True)
         return
-    level = logging.INFO if verbose else logging.ERROR
+    level = logging.INFO if verbose else logging.CRITICAL
     address = os.environ.get("RAY_ADDRESS")
     temp_dir = None if address else _short_temp_dir()
     added_token = not address and not _has_token()
@@ -77,7 +90,8 @@ def connect(verbose: bool = False) -> Iterator[str | None]:
             where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
             raise ConfigError(f"Expected to reach {where}: {error}") from error
         try:
-            yield f"http://{context.dashboard_url}" if context.dashboard_url else None
+            dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
+            yield Connection(dashboard, can_grow=bool(address))
         finally:
             ray.shutdown()
     finally:
@@ -92,7 +106,7 @@ def _quieten(verbose: bool) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not verbose:
         for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # a run's own errors say what matters
 
 
 def _has_token() -> bool:
@@ -116,13 +130,3 @@ def resources() -> Resources:
         cpus_per_node=max(1.0, min(cpus, default=1.0)),
         num_cpu_nodes=max(1, len(cpus)),
     )
-
-
-def cause(error: BaseException) -> BaseException:
-    """Return the innermost error of what Ray raised for a failed task or actor."""
-    seen = error
-    while True:
-        inner = getattr(seen, "cause", None) or seen.__cause__
-        if not isinstance(inner, BaseException):
-            return seen
-        seen = inner

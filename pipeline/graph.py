@@ -14,15 +14,14 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTa
 from ray.data.block import BlockMetadata
 
 from pipeline.backbones import Preprocessing, load_backbone
-from pipeline.cluster import resources
 from pipeline.contract import FeatureContract
 from pipeline.counter import CountReporter
-from pipeline.engines import load_engine
+from pipeline.engines import Engine, load_engine
 from pipeline.images import Limits
-from pipeline.layout import COMMIT_CPUS, EngineSpec, Layout, plan_layout
+from pipeline.layout import COMMIT_CPUS, EngineSpec, Layout
 from pipeline.sources import Source
 from pipeline.stages.commit import UnitReport, commit_and_report
-from pipeline.stages.embed import embed_unit
+from pipeline.stages.embed import embed_unit, give_up
 from pipeline.stages.read import read_block
 from pipeline.table import Table, Unit
 
@@ -76,29 +75,40 @@ class EmbedActor:
     def __init__(
         self, backbone: BackboneSpec, spec: EngineSpec, layout: Layout, embedding_type: pa.DataType, counter: Any
     ) -> None:
-        loaded = load_backbone(
-            backbone.contract.backbone,
-            backbone.weights,
-            backbone.preprocessing.name,
-            cache_dir=backbone.cache_dir,
-            expected=backbone.contract,
-        )
-        self._engine = load_engine(
-            loaded,
-            layout.engine,  # type: ignore[arg-type]
-            spec.precision,
-            batch_size=spec.batch_size,
-            device=layout.device,  # type: ignore[arg-type]
-            num_threads=layout.num_threads,
-        )
         self._embedding_type, self._report = embedding_type, CountReporter(counter)
+        self._engine: Engine | Exception
+        try:
+            self._engine = _load(backbone, spec, layout)
+        except Exception as error:  # what a constructor raises, Ray buries; so each unit brings it to the driver
+            logger.exception("The engine can't be loaded.")
+            self._engine = error
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Embed one unit."""
+        if isinstance(self._engine, Exception):
+            return give_up(block, self._embedding_type, self._engine)
         try:
             return embed_unit(self._engine, block, self._embedding_type, self._report)
         finally:
             self._report.flush()
+
+
+def _load(backbone: BackboneSpec, spec: EngineSpec, layout: Layout) -> Engine:
+    loaded = load_backbone(
+        backbone.contract.backbone,
+        backbone.weights,
+        backbone.preprocessing.name,
+        cache_dir=backbone.cache_dir,
+        expected=backbone.contract,
+    )
+    return load_engine(
+        loaded,
+        layout.engine,
+        spec.precision,
+        batch_size=spec.batch_size,
+        device=layout.device,
+        num_threads=layout.num_threads,
+    )
 
 
 def embed_units(
@@ -107,6 +117,7 @@ def embed_units(
     source: Source,
     backbone: BackboneSpec,
     spec: EngineSpec,
+    layout: Layout,
     *,
     limits: Limits,
     embedding_type: pa.DataType,
@@ -122,6 +133,7 @@ def embed_units(
         source: Where the bytes are.
         backbone: What to embed with.
         spec: What executes it.
+        layout: How the stages share the cluster.
         limits: What a single image may cost.
         embedding_type: Arrow type of the embeddings.
         finish: Makes the data files' columns, see `pipeline.stages.commit.commit_block`.
@@ -132,8 +144,6 @@ def embed_units(
         What became of each unit, in the order in which they get ready. A unit whose process died again and again
         gives no report.
     """
-    layout = plan_layout(spec, resources())
-    logger.info("Engine %s on %s, up to %d actor(s).", layout.engine, layout.device, layout.max_actors)
     side = backbone.preprocessing.crop
     bytes_per_image = side * side * 3 + 512
     largest = max(unit.num_images for unit in units)

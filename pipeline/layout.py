@@ -39,30 +39,37 @@ class Layout:
         num_threads: CPU threads of one engine.
     """
 
-    engine: str
-    device: str
+    engine: EngineName
+    device: Device
     max_actors: int
     actor_cpus: float
     read_cpus: float
     num_threads: int | None
 
 
-def plan_layout(spec: EngineSpec, cluster: Resources) -> Layout:
+def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     """Share the cluster among the stages.
 
     A CUDA actor has a GPU and a CPU; reading has the other CPUs. A CPU actor computes with all cores of its node, but
     counts for half of them, so that reading always has room: the operating system shares the cores by need.
+
+    Args:
+        spec: What was asked for.
+        cluster: What there is now.
+        can_grow: Whether there may be more later; then what isn't there yet is waited for.
+
+    Raises:
+        ConfigError: The cluster has not what was asked for, and never will.
     """
     engine, device = choose_engine(spec.engine, spec.device, cluster.num_gpus > 0)
     if device == "cuda":
+        if cluster.num_gpus < 1 and not can_grow:
+            raise ConfigError("Asked for --device cuda, but Ray finds no GPU on this machine. Use --device cpu.")
         actors = spec.num_actors or max(1, int(cluster.num_gpus))
         return Layout(engine, device, actors, actor_cpus=1.0, read_cpus=1.0, num_threads=None)
     actors = spec.num_actors or cluster.num_cpu_nodes
-    if cluster.num_cpus < 1:
-        raise ConfigError(
-            "Expected a cluster with at least 1 CPU for work, got none. Add worker nodes, or ask for GPU workers with "
-            "--device cuda, which an autoscaling cluster then starts."
-        )
+    if cluster.num_cpus < 1 and not can_grow:
+        raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")
     per_node = -(-actors // cluster.num_cpu_nodes)
     cpus = max(0.3, cluster.cpus_per_node / 2 / per_node - COMMIT_CPUS)
     threads = max(1, int(cluster.cpus_per_node // per_node))

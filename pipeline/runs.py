@@ -14,10 +14,10 @@ from ray.exceptions import RayError
 
 from pipeline import cluster, storage
 from pipeline.counter import Counter, watch
-from pipeline.errors import ConfigError, PipelineError, RunIncomplete, TooManyRejects
+from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects
 from pipeline.graph import BackboneSpec, embed_units
 from pipeline.images import Limits
-from pipeline.layout import EngineSpec
+from pipeline.layout import EngineSpec, plan_layout
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.refs import refs_table
 from pipeline.run_options import RunOptions
@@ -133,8 +133,9 @@ def run(
         "stage_s": {name: round(sum(getattr(r, name) for r in reports), 3) for name in ("read_s", "embed_s")},
         "options": {k: storage.redact(v) if isinstance(v, str) else v for k, v in options.record().items()},
     }
+    everything = list_units(planned_refs(table))
     for plan in sorted({unit.plan for unit in units}):
-        members = [unit for unit in list_units(planned_refs(table)) if unit.plan == plan]
+        members = [unit for unit in everything if unit.plan == plan]
         write_manifest(table, target.info, members, {k: record[k] for k in _MANIFEST_FIELDS})
     return _judge(record, troubles, options)
 
@@ -156,9 +157,14 @@ def _work(
     identity = {"run": run_id, "contract": contract.to_json()}
     reports: list[UnitReport] = []
     troubles: dict[Unit, str] = {}
-    with cluster.connect(options.verbose) as dashboard:
-        if dashboard:
-            logger.info("Ray dashboard: %s", dashboard)
+    with cluster.connect(options.verbose) as connection:
+        if connection.dashboard:
+            logger.info("Ray dashboard: %s", connection.dashboard)
+        resources = cluster.resources()
+        layout = plan_layout(spec, resources, connection.can_grow)
+        logger.info("Engine %s on %s, up to %d actor(s).", layout.engine, layout.device, layout.max_actors)
+        if layout.device == "cuda" and resources.num_gpus < 1:
+            logger.warning("The cluster has no GPU now; waiting for a node with one to join.")
         counter = Counter.remote()  # type: ignore[attr-defined]
         with watch(counter, _progress_reporter(table, units, reports, on_progress)):
             pending = pending_units(table, units)
@@ -171,20 +177,20 @@ def _work(
                         source,
                         target.backbone,
                         spec,
+                        layout,
                         limits=Limits(options.max_image_pixels, options.max_image_bytes),
                         embedding_type=target.embedding_type,
                         finish=target.finish,
                         run=identity,
                         counter=counter,
                     ):
+                        if report.hopeless:
+                            raise ConfigError(str(report.trouble))
                         reports.append(report)
                         if report.trouble is not None:
                             troubles[Unit(report.plan, report.unit, report.num_images)] = report.trouble
                 except RayError as error:
-                    inner = cluster.cause(error)
-                    if isinstance(inner, PipelineError):
-                        raise inner from error
-                    troubles[pending[0]] = f"Ray stopped: {type(inner).__name__}: {inner}"
+                    troubles[pending[0]] = f"Ray stopped: {type(error).__name__}: {str(error).splitlines()[0]}"
                 left = pending_units(table, units)
                 if len(left) == len(pending):
                     break
@@ -221,7 +227,7 @@ def _judge(record: dict[str, Any], troubles: dict[Unit, str], options: RunOption
     ledger = record["ledger"]
     if ledger["pending"]:
         record["status"] = "pending"
-        reasons = list(troubles.values()) or ["A worker process died; --verbose shows Ray's log."]
+        reasons = list(troubles.values()) or ["A task failed or its process died; --verbose shows Ray's log."]
         more = f" (and {len(reasons) - 1} more units in trouble)" if len(reasons) > 1 else ""
         raise RunIncomplete(
             f"{ledger['pending']} of {ledger['planned']} images are pending. {reasons[0]}{more}\n"

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.options import Device, EngineName, Precision
 
 
-def choose_engine(engine: str, device: str, cuda: bool) -> tuple[str, str]:
+def choose_engine(engine: EngineName, device: Device, cuda: bool) -> tuple[EngineName, Device]:
     """Turn ``auto`` into an engine and a device: torch where there is CUDA, OpenVINO elsewhere.
 
     Args:

@@ -26,6 +26,7 @@ class UnitReport:
         rejected: Rejects committed for it.
         created: Whether this run committed it.
         trouble: Why it stays pending; None where it is committed.
+        hopeless: Whether ``trouble`` is such that no other try can help.
         read_s: Seconds spent reading and decoding.
         embed_s: Seconds spent in the engine.
         engine: What executed the network, see `pipeline.engines.EngineInfo`; empty where nothing was embedded.
@@ -38,6 +39,7 @@ class UnitReport:
     rejected: int = 0
     created: bool = False
     trouble: str | None = None
+    hopeless: bool = False
     read_s: float = 0.0
     embed_s: float = 0.0
     engine: str = ""
@@ -54,13 +56,16 @@ def commit_block(
         finish: Makes the data file's columns from the good rows, which have `IMAGE_FIELDS` and ``embedding``.
         run: What identifies the run, stored in the files' metadata.
     """
-    first = block.slice(0, 1).select(["plan", "unit", "trouble", "read_s", "embed_s", "engine"]).to_pylist()[0]
+    first = (
+        block.slice(0, 1).select(["plan", "unit", "trouble", "hopeless", "read_s", "embed_s", "engine"]).to_pylist()[0]
+    )
     unit = Unit(first["plan"], first["unit"], len(block))
     report = UnitReport(
         unit.plan,
         unit.number,
         unit.num_images,
         trouble=first["trouble"],
+        hopeless=first["hopeless"],
         read_s=first["read_s"],
         embed_s=first["embed_s"],
         engine=first["engine"],
@@ -87,6 +92,7 @@ REPORT_SCHEMA = pa.schema(
         ("rejected", pa.int64()),
         ("created", pa.bool_()),
         ("trouble", pa.string()),
+        ("hopeless", pa.bool_()),
         ("read_s", pa.float64()),
         ("embed_s", pa.float64()),
         ("engine", pa.string()),

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.engines import Engine, embed
-from pipeline.errors import RejectCode
+from pipeline.errors import ConfigError, RejectCode
 from pipeline.stages.read import constant
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ def embed_unit(
         on_batch: Called with a number of images whenever so many more are done, rejects included.
 
     Returns:
-        The block with ``embedding``, ``embed_s`` and ``engine`` instead of ``pixels``. Rejects have zeros as embedding.
+        The block with ``embedding``, ``hopeless``, ``embed_s`` and ``engine`` instead of ``pixels``. Rejects have zeros
+        as embedding.
     """
     start = time.perf_counter()
     good = np.asarray(pc.is_null(block["code"]))
@@ -54,18 +55,44 @@ def embed_unit(
             )
             embeddings[i] = 0
     on_batch(len(block) - int(good.sum()))
-    info = asdict(engine.info)
-    text = ", ".join(f"{key}={value}" for key, value in info.items())
-    block = block.drop_columns(["pixels", "trouble", *outcome])
+    info = ", ".join(f"{key}={value}" for key, value in asdict(engine.info).items())
+    block = block.drop_columns([*outcome])
     for name, values in outcome.items():
         block = block.append_column(name, pa.array(values, pa.string()))
+    return _finish(block, embeddings, embedding_type, trouble, False, time.perf_counter() - start, info)
+
+
+def give_up(block: pa.Table, embedding_type: pa.DataType, error: Exception) -> pa.Table:
+    """Return what `embed_unit` would, for a unit that can't be embedded since there is no engine.
+
+    Args:
+        block: What `read_unit` returned.
+        embedding_type: Arrow type of the embedding column.
+        error: Why there is no engine; after a `ConfigError` there is no hope that another try would have one.
+    """
+    embeddings = np.zeros((len(block), embedding_type.list_size), embedding_type.value_type.to_pandas_dtype())
+    hopeless = isinstance(error, ConfigError)
+    trouble = str(error) if hopeless else f"The engine can't be loaded: {type(error).__name__}: {error}"
+    return _finish(block, embeddings, embedding_type, trouble, hopeless, 0.0, "")
+
+
+def _finish(
+    block: pa.Table,
+    embeddings: NDArray[Any],
+    embedding_type: pa.DataType,
+    trouble: str | None,
+    hopeless: bool,
+    embed_s: float,
+    engine: str,
+) -> pa.Table:
     values = pa.array(embeddings.reshape(-1), embedding_type.value_type)
-    column = pa.FixedSizeListArray.from_arrays(values, type=embedding_type)
     return (
-        block.append_column("trouble", constant(trouble, pa.string(), len(block)))
-        .append_column("embed_s", constant(time.perf_counter() - start, pa.float64(), len(block)))
-        .append_column("engine", constant(text, pa.string(), len(block)))
-        .append_column("embedding", column)
+        block.drop_columns(["pixels", "trouble"])
+        .append_column("trouble", constant(trouble, pa.string(), len(block)))
+        .append_column("hopeless", constant(hopeless, pa.bool_(), len(block)))
+        .append_column("embed_s", constant(embed_s, pa.float64(), len(block)))
+        .append_column("engine", constant(engine, pa.string(), len(block)))
+        .append_column("embedding", pa.FixedSizeListArray.from_arrays(values, type=embedding_type))
     )
 
 

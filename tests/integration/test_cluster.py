@@ -70,6 +70,7 @@ def running_cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     port, dashboard = free_port(), free_port()
     environment = {
         **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_USAGE_STATS_ENABLED": "0",

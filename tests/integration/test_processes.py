@@ -6,12 +6,15 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from tests import samples
 from tests.integration.processes import Surroundings, wait_until
 
 PIXELS = ("--backbone", "pixels")
@@ -42,37 +45,38 @@ def test_embed__streams_files_and_exit_code(surroundings: Surroundings, image_fo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "surroundings", "table"]
 
 
-def test_embed__ctrl_c_stops_soon_and_the_same_command_goes_on(
-    surroundings: Surroundings, image_folder: Path, tmp_path: Path
-) -> None:
-    table = tmp_path / "table"
-    arguments = (
-        "--source",
-        image_folder,
-        "--table",
-        table,
-        "--weights",
-        "random:0",
-        "--unit-size",
-        2,
-        "--batch-size",
-        1,
-    )
+def test_embed__ctrl_c_stops_soon_and_the_same_command_goes_on(surroundings: Surroundings, tmp_path: Path) -> None:
+    source, table = samples.write_folder(tmp_path / "images", per_class=25), tmp_path / "table"
+    slow = ("--weights", "random:0", "--unit-size", 2, "--batch-size", 1)
+    arguments = ("--source", source, "--table", table, *slow)
     process = surroundings.start("embed", *arguments)
     wait_until(lambda: bool(list(table.glob("data/*.parquet"))), 120)
     os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    started = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - started < 15
     assert process.returncode == 1
     assert "run the same command again" in err
     assert "Traceback" not in err
     before = {path: path.read_bytes() for path in table.glob("data/*.parquet")}
-    assert len(uris(table)) < 12
+    assert len(uris(table)) < 100
     code, out, err = surroundings.run("embed", *arguments, "--json")
     assert code == 0, err
-    assert json.loads(out)["new"]["embedded"] == 12 - 2 * len(before)
+    assert json.loads(out)["new"]["embedded"] == 100 - 2 * len(before)
     assert {path: path.read_bytes() for path in before} == before
-    assert sorted(uris(table)) == sorted(str(path) for path in image_folder.rglob("*.jpg"))
+    assert sorted(uris(table)) == sorted(str(path) for path in source.rglob("*.jpg"))
     assert surroundings.stray_files() == []
+
+
+def test_embed__cuda_without_a_gpu_is_one_clear_error(
+    surroundings: Surroundings, image_folder: Path, tmp_path: Path
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    arguments = ("--source", image_folder, "--table", tmp_path / "table", *PIXELS, "--device", "cuda")
+    code, out, err = surroundings.run("embed", *arguments)
+    assert (code, out) == (2, "")
+    assert "Error: Asked for --device cuda, but Ray finds no GPU on this machine." in err
 
 
 @pytest.mark.faults

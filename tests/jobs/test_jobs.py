@@ -13,6 +13,7 @@ import pytest
 
 from jobs import embed, evaluate, predict, train
 from pipeline.backbones import load_backbone
+from pipeline.engines.openvino import import_openvino
 from pipeline.images import decode
 from pipeline.table import embeddings
 from tests import samples
@@ -202,6 +203,12 @@ def test_embed__an_engine_that_can_not_start_is_one_clear_error(
 ) -> None:
     code, record = run_embed(capsys, image_folder, tmp_path / "table", "--engine", "openvino", "--device", "cuda")
     assert (code, "--engine torch" in record["error"]) == (2, True)
+    capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    missing = [name for name, key in (("bf16", "BF16"), ("fp16", "FP16")) if key not in capabilities]
+    if missing:
+        code, record = run_embed(capsys, image_folder, tmp_path / "table", "--precision", missing[0], "--unit-size", 2)
+        assert (code, "but this processor" in record["error"]) == (2, True)
+        assert "Traceback" not in record["stderr"]
 
 
 def test_the_whole_job__train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

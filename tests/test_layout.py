@@ -1,0 +1,46 @@
+"""How the stages share a cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.cluster import Resources
+from pipeline.errors import ConfigError
+from pipeline.layout import COMMIT_CPUS, EngineSpec, plan_layout
+
+LAPTOP = Resources(num_cpus=2, num_gpus=0, cpus_per_node=2, num_cpu_nodes=1)
+CPU_CLUSTER = Resources(num_cpus=64, num_gpus=0, cpus_per_node=16, num_cpu_nodes=4)
+GPU_CLUSTER = Resources(num_cpus=64, num_gpus=8, cpus_per_node=32, num_cpu_nodes=2)
+HEAD_ONLY = Resources(num_cpus=0, num_gpus=0, cpus_per_node=1, num_cpu_nodes=1)
+
+
+def test_plan_layout__a_laptop_has_one_actor_and_room_to_read_and_commit() -> None:
+    layout = plan_layout(EngineSpec(), LAPTOP, can_grow=False)
+    assert (layout.engine, layout.device, layout.max_actors, layout.num_threads) == ("openvino", "cpu", 1, 2)
+    assert layout.actor_cpus + 2 * layout.read_cpus + COMMIT_CPUS <= 2
+
+
+def test_plan_layout__cpu_nodes_have_one_actor_each_with_all_cores() -> None:
+    layout = plan_layout(EngineSpec(), CPU_CLUSTER, can_grow=True)
+    assert (layout.max_actors, layout.num_threads) == (4, 16)
+    assert layout.actor_cpus * 2 > 15  # no two fit beside reading
+
+
+def test_plan_layout__more_actors_than_nodes_share_the_cores() -> None:
+    layout = plan_layout(EngineSpec(num_actors=8), CPU_CLUSTER, can_grow=True)
+    assert (layout.max_actors, layout.num_threads) == (8, 8)
+    assert 2 * layout.actor_cpus < 8
+
+
+def test_plan_layout__gpus_have_one_actor_each() -> None:
+    layout = plan_layout(EngineSpec(), GPU_CLUSTER, can_grow=True)
+    assert (layout.engine, layout.device, layout.max_actors) == ("torch", "cuda", 8)
+    assert plan_layout(EngineSpec(engine="openvino"), GPU_CLUSTER, can_grow=True).device == "cpu"
+
+
+def test_plan_layout__waits_for_nodes_only_where_they_may_come() -> None:
+    assert plan_layout(EngineSpec(device="cuda", num_actors=8), HEAD_ONLY, can_grow=True).max_actors == 8
+    with pytest.raises(ConfigError, match="no GPU"):
+        plan_layout(EngineSpec(device="cuda"), LAPTOP, can_grow=False)
+    with pytest.raises(ConfigError, match="at least 1 CPU"):
+        plan_layout(EngineSpec(), HEAD_ONLY, can_grow=False)
