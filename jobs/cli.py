@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar, cast
 
 import yaml
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
@@ -190,9 +190,7 @@ def own_streams(verbose: bool) -> Iterator[TextIO]:
     of its own, and what libraries and child processes write goes to a file, of which the end is shown should the
     program fail for a reason that it doesn't know; or, where ``verbose``, to standard error.
     """
-    out, err = sys.stdout, sys.stderr
-    assert out is not None
-    assert err is not None
+    out, err = cast(TextIO, sys.stdout), cast(TextIO, sys.stderr)
     if out is not sys.__stdout__ or err is not sys.__stderr__:
         yield out  # somebody captures them already
         return

@@ -27,6 +27,9 @@ from pipeline.table import Table, Unit
 
 logger = logging.getLogger(__name__)
 
+# Ray Data's own default is to try again for ever, also with an image that ends the process each time.
+_MAX_RETRIES, _MAX_ACTOR_RESTARTS = 3, 10
+
 
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
@@ -172,7 +175,12 @@ def _graph(
     num_units: int,
 ) -> Dataset:
     cuda = layout.device == "cuda"
-    pixels = ray.data.read_datasource(units, override_num_blocks=num_units, num_cpus=layout.read_cpus)
+    pixels = ray.data.read_datasource(
+        units,
+        override_num_blocks=num_units,
+        num_cpus=layout.read_cpus,
+        ray_remote_args={"max_retries": _MAX_RETRIES},
+    )
     # The public map_batches asks for a batch size wherever GPUs are asked for, and would then join and cut blocks to
     # that size; a unit must stay a unit. Ray's own map_groups goes this way for the same reason.
     vectors = pixels.map_batches_internal(
@@ -183,8 +191,12 @@ def _graph(
         compute=ActorPoolStrategy(min_size=1, max_size=layout.max_actors, max_tasks_in_flight_per_actor=2),
         num_cpus=layout.actor_cpus,
         num_gpus=1 if cuda else None,
+        max_restarts=_MAX_ACTOR_RESTARTS,
+        max_task_retries=_MAX_RETRIES,
     )
-    reports: Dataset = vectors.map_batches(commit, batch_size=None, batch_format="pyarrow", num_cpus=COMMIT_CPUS)
+    reports: Dataset = vectors.map_batches(
+        commit, batch_size=None, batch_format="pyarrow", num_cpus=COMMIT_CPUS, max_retries=_MAX_RETRIES
+    )
     return reports
 
 
@@ -198,6 +210,7 @@ class _data_context:  # noqa: N801 (a context manager, used like a function)
             "print_on_execution_start": False,
             "max_errored_blocks": -1,
             "enable_auto_log_stats": False,
+            "execution_no_progress_timeout_s": -1,  # a large unit on a slow processor, or nodes that are yet to come
         }
 
     def __enter__(self) -> None:

@@ -17,7 +17,7 @@ from typing import cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
 from pipeline.errors import ImageReject, RejectCode
@@ -32,12 +32,12 @@ MAX_IMAGE_BYTES = 256 * 2**20
 # The plugin classes are called directly: PIL.Image.open adds a limit that is a process-wide global.
 _HEADER_READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "GIF": GifImagePlugin.GifImageFile,
 }
-ACCEPTED_FORMATS = tuple(_HEADER_READERS)
+ACCEPTED_FORMATS = ("JPEG", "PNG", "WebP", "BMP", "GIF")
+_OPENCV_NO_MEMORY = -4  # cv::Error::StsNoMem
 _GIF_TRAILER = b"\x3b"
 
 cv2.setNumThreads(1)  # one decode task is one core's work
@@ -86,6 +86,8 @@ def decode(data: bytes, limits: Limits | None = None) -> Pixels:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
+        if error.code == _OPENCV_NO_MEMORY:
+            raise MemoryError(f"OpenCV found no memory for this {image_format}: {error.err}") from None
         raise _reject(RejectCode.UNDECODABLE, f"OpenCV can't decode this {image_format}: {error.err}") from None
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         if image_format == "GIF" and not data.endswith(_GIF_TRAILER):
@@ -108,6 +110,8 @@ def _check_size_and_format(data: bytes, limits: Limits) -> str:
     if _is_cut_off(image_format, data):
         raise _reject(RejectCode.TRUNCATED, f"The {image_format} ends before its end marker, after {len(data)} bytes.")
     width, height = _header_size(image_format, data)
+    if width < 1 or height < 1:
+        raise _reject(RejectCode.UNDECODABLE, f"The {image_format} header says {width} x {height} pixels.")
     if width * height > limits.max_pixels:
         raise _reject(
             RejectCode.TOO_LARGE,
@@ -117,14 +121,17 @@ def _check_size_and_format(data: bytes, limits: Limits) -> str:
 
 
 def _header_size(image_format: str, data: bytes) -> tuple[int, int]:
+    if image_format == "PNG":  # at a fixed place (PNG specification, 11.2.2); Pillow would choke on odd metadata first
+        width, height = struct.unpack_from(">II", data, 16)
+        return width, height
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata that doesn't concern pixels
             width, height = _HEADER_READERS[image_format](io.BytesIO(data)).size
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's plugins raise most built-in exceptions on damaged headers
         raise _reject(RejectCode.UNDECODABLE, f"The {image_format} header can't be read: {error}") from None
-    if width < 1 or height < 1:
-        raise _reject(RejectCode.UNDECODABLE, f"The {image_format} header says {width} x {height} pixels.")
     return width, height
 
 
@@ -144,11 +151,16 @@ def _is_cut_off(image_format: str, data: bytes) -> bool:
 def _jpeg_scan_start(data: bytes) -> int:
     """Return the offset of the first scan (ITU-T T.81, B.1.1.4), past any thumbnail in the metadata."""
     position, end = 2, len(data)
-    while position + 4 <= end and data[position] == 0xFF:
+    while position + 4 <= end:
+        if data[position] != 0xFF:  # stray bytes between segments, which decoders skip
+            position = data.find(b"\xff", position)
+            if position < 0:
+                return end
+            continue
         marker = data[position + 1]
         if marker == 0xDA:
             return position
-        if marker == 0xFF:  # fill byte
+        if marker in (0xFF, 0x00):  # fill byte, or no marker
             position += 1
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
             position += 2

@@ -11,6 +11,9 @@ from PIL import Image
 
 from pipeline.images import Pixels
 
+#: An image whose resized length is more crops than this is cut around its centre first; no photograph is so long.
+_LONGEST_STRIP = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -59,12 +62,29 @@ class Preprocessing:
             # Integer division as torchvision's Resize(int) does it.
             short = min(height, width)
             new_height, new_width = self.size * height // short, self.size * width // short
-        if (new_height, new_width) != (height, width):
-            if self.interpolation == "opencv-bilinear":
-                image = cast(Pixels, cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR))
-            else:
-                resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
-                image = np.asarray(resized)
         # Rounding as torchvision's CenterCrop does it; for even margins it is half of them.
         top, left = round((new_height - self.crop) / 2), round((new_width - self.crop) / 2)
-        return image[top : top + self.crop, left : left + self.crop]
+        if (new_height, new_width) == (height, width):
+            return image[top : top + self.crop, left : left + self.crop]
+        if self.interpolation == "opencv-bilinear":
+            resized = cast(Pixels, cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR))
+            return resized[top : top + self.crop, left : left + self.crop]
+        return _resize_by_pillow(image, (new_height, new_width), (top, left), self.crop)
+
+
+def _resize_by_pillow(image: Pixels, size: tuple[int, int], corner: tuple[int, int], crop: int) -> Pixels:
+    """Return the crop of an image as Pillow resizes it.
+
+    An image 1 pixel high and 60,000 wide would grow to 224 x 13,440,000 pixels, of which the crop sees the centre: such
+    a strip is cut around its centre before it is resized.
+    """
+    height, width = image.shape[:2]
+    if max(size) > _LONGEST_STRIP * crop:
+        scale = max(size[0] / height, size[1] / width)
+        rows, columns = (min(length, int(_LONGEST_STRIP * crop / scale) + 1) for length in (height, width))
+        first_row, first_column = (height - rows) // 2, (width - columns) // 2
+        image = image[first_row : first_row + rows, first_column : first_column + columns]
+        size = (max(crop, round(rows * scale)), max(crop, round(columns * scale)))
+        corner = (round((size[0] - crop) / 2), round((size[1] - crop) / 2))
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized)[corner[0] : corner[0] + crop, corner[1] : corner[1] + crop]

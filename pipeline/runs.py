@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from ray.data.exceptions import SystemException
 from ray.exceptions import RayError
 
 from pipeline import cluster, storage
@@ -189,8 +190,9 @@ def _work(
                         reports.append(report)
                         if report.trouble is not None:
                             troubles[Unit(report.plan, report.unit, report.num_images)] = report.trouble
-                except RayError as error:
-                    troubles[pending[0]] = f"Ray stopped: {type(error).__name__}: {str(error).splitlines()[0]}"
+                except (RayError, SystemException) as error:
+                    first_line = (str(error) or type(error).__name__).splitlines()[0]
+                    troubles[pending[0]] = f"Ray stopped: {type(error).__name__}: {first_line}"
                 left = pending_units(table, units)
                 if len(left) == len(pending):
                     break

@@ -19,10 +19,15 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit, urlunsplit
 
+from filelock import FileLock
+
 from pipeline.errors import ConfigError
 
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+# Up to white space: rather too much of a text than the tail of a secret.
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 #: Schemes that weights may be read from, besides local paths.
 REMOTE_SCHEMES = ("s3", "gs", "az", "http", "https")
 
@@ -45,14 +50,17 @@ class FileInfo:
 def scheme(uri: str) -> str:
     """Return the URI's scheme in lower case, ``file`` for a plain path."""
     head, separator, _ = uri.partition("://")
-    return head.lower() if separator and head.isalnum() else "file"
+    return head.lower() if separator and _SCHEME.fullmatch(head) else "file"
 
 
 def redact(uri: str) -> str:
     """Return ``uri`` without user info, query and fragment, fit for logs and artefacts."""
     if scheme(uri) == "file":
         return uri
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # brackets or odd characters where the host should be
+        return f"{scheme(uri)}://…"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -166,6 +174,15 @@ def list_names(folder: str) -> list[str]:
     return sorted(name for name in names if not name.startswith("."))
 
 
+@contextlib.contextmanager
+def lock(uri: str) -> Iterator[None]:
+    """Keep other processes that lock the same local file out for the length of a block."""
+    path = Path(local_path(uri))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+
+
 def put_if_absent(uri: str, data: bytes) -> bool:
     """Create a file, whole or not at all, unless one of that name is there.
 
@@ -190,10 +207,13 @@ def put_if_absent(uri: str, data: bytes) -> bool:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        except OSError:  # a file system without hard links (exFAT, some network mounts)
-            if path.exists():
-                return False
-            os.rename(temporary, path)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            with lock(f"{path.parent}/.lock"):  # exFAT and some network mounts: a rename would replace silently
+                if path.exists():
+                    return False
+                os.rename(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

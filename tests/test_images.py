@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import cv2
@@ -95,3 +96,26 @@ def test_decode__damaged_images_give_pixels_or_a_reject(name: str, places: list[
 def test_sniff__names_accepted_formats_only() -> None:
     assert sniff(samples.jpeg(0)) == "JPEG"
     assert sniff(b"II*\0") is None
+
+
+def test_decode__skips_stray_bytes_and_odd_metadata_as_imread_does() -> None:
+    data = samples.jpeg(1)
+    stray = data[:2] + b"\x00" + data[2:]
+    if cv2.imdecode(np.frombuffer(stray, np.uint8), cv2.IMREAD_COLOR) is not None:
+        np.testing.assert_array_equal(decode(stray), decode(data))
+    png = samples.encode(samples.crop(1), "PNG")
+    text = zlib.compress(bytes(5_000_000))
+    body = b"iTXt" + b"key\0\x01\0\0\0" + text
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    np.testing.assert_array_equal(decode(png[:33] + chunk + png[33:]), decode(png))
+
+
+def test_decode__no_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        error = cv2.error("Failed to allocate")
+        error.code, error.err = -4, "Failed to allocate"
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(MemoryError, match="no memory for this JPEG"):
+        decode(samples.jpeg(1))

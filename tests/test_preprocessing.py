@@ -43,3 +43,10 @@ def test_find_preset__names_what_there_is() -> None:
         find_preset(BACKBONE, "imagenet")
     with pytest.raises(ConfigError, match="microsoftvision-resnet50, pixels"):
         find_preset("vgg", None)
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1)])
+def test_fruits360_notebook__a_strip_does_not_grow_beyond_bounds(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    pixels = find_preset(BACKBONE, "fruits360-notebook").pixels(image)
+    assert pixels.shape == (224, 224, 3)

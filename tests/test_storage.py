@@ -37,7 +37,17 @@ def test_put_if_absent__works_without_hard_links(tmp_path: Path, monkeypatch: py
     uri = str(tmp_path / "file")
     assert storage.put_if_absent(uri, b"first")
     assert not storage.put_if_absent(uri, b"second")
-    assert os.listdir(tmp_path) == ["file"]
+    assert [name for name in os.listdir(tmp_path) if name != ".lock"] == ["file"]
+
+
+def test_put_if_absent__a_failing_link_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        storage.put_if_absent(str(tmp_path / "file"), b"first")
+    assert os.listdir(tmp_path) == []
 
 
 def test_replace__leaves_nothing_but_the_new_file(tmp_path: Path) -> None:
@@ -102,6 +112,8 @@ def test_local_uri__round_trips_names_that_are_no_utf8() -> None:
     ("uri", "shown"),
     [
         ("https://user:secret@host:8080/a/b.pt?sig=abc#x", "https://host:8080/a/b.pt"),
+        ("git+https://user:secret@host/x", "git+https://host/x"),
+        ("https://user:[secret@host/x", "https://…"),
         ("s3://key:secret@bucket/a%20b", "s3://bucket/a%20b"),
         ("/local/a?b#c", "/local/a?b#c"),
     ],
@@ -111,8 +123,8 @@ def test_redact__drops_user_info_and_query(uri: str, shown: str) -> None:
 
 
 def test_scrub__redacts_uris_inside_a_text() -> None:
-    text = "404, url='https://u:p@host/a?sig=1' (see s3://k:s@b/c)"
-    assert storage.scrub(text) == "404, url='https://host/a' (see s3://b/c)"
+    text = "404, url='https://u:p(w)d@host/a?sig=1' (see s3://k:s@b/c and git+https://u:p@h/x?y)"
+    assert storage.scrub(text) == "404, url='https://host/a (see s3://b/c and git+https://h/x"
 
 
 def test_local_path__refuses_what_is_not_local() -> None:

@@ -65,7 +65,9 @@ def resolve_weights(backbone: str, weights: str) -> str:
     seed = weights_file.random_seed(weights)
     if family.published_url is None:
         if weights not in ("auto", "none"):
-            raise ConfigError(f"Backbone {backbone} has no weights; got --weights {weights}. Leave --weights out.")
+            raise ConfigError(
+                f"Backbone {backbone} has no weights; got --weights {storage.redact(weights)}. Leave --weights out."
+            )
         return "none"
     if weights == "auto":
         return family.published_url()

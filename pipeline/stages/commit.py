@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import TransientError
 from pipeline.table import Table, Unit, commit_unit
 from pipeline.table.schema import IMAGE_FIELDS, REJECT_SCHEMA
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,9 @@ def commit_block(
         finish: Makes the data file's columns from the good rows, which have `IMAGE_FIELDS` and ``embedding``.
         run: What identifies the run, stored in the files' metadata.
     """
-    first = (
-        block.slice(0, 1).select(["plan", "unit", "trouble", "hopeless", "read_s", "embed_s", "engine"]).to_pylist()[0]
-    )
-    unit = Unit(first["plan"], first["unit"], len(block))
+    names = ["plan", "unit", "num_images", "trouble", "hopeless", "read_s", "embed_s", "engine"]
+    (first,) = block.slice(0, 1).select(names).to_pylist()
+    unit = Unit(first["plan"], first["unit"], first["num_images"])
     report = UnitReport(
         unit.plan,
         unit.number,
@@ -73,11 +74,12 @@ def commit_block(
     if report.trouble is not None:
         return report
     good = pc.is_null(block["code"])
-    rows = finish(block.filter(good).select([*(field.name for field in IMAGE_FIELDS), "embedding"]))
-    rejects = block.filter(pc.invert(good)).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
     try:
+        rows = finish(block.filter(good).select([*(field.name for field in IMAGE_FIELDS), "embedding"]))
+        rejects = block.filter(pc.invert(good)).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
         committed = commit_unit(table, unit, rows, rejects, {**run, "engine": report.engine})
-    except (OSError, TransientError) as error:
+    except Exception as error:  # whatever it is, the unit stays pending, and the driver must know why
+        logger.exception("A unit can't be committed.")
         return replace(report, trouble=f"It can't be committed: {type(error).__name__}: {error}")
     return replace(report, embedded=committed.embedded, rejected=committed.rejected, created=committed.created)
 

@@ -9,15 +9,28 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from pipeline.errors import ImageReject, TransientError
+from pipeline.errors import ImageReject
 from pipeline.images import Limits, decode
 from pipeline.preprocessing import Preprocessing
 from pipeline.sources import Source
 from pipeline.table import Table, Unit, unit_refs
+from pipeline.table.schema import PLAN_SCHEMA
 
 #: Waits in seconds between the attempts to read an image that may be readable later.
 READ_BACKOFF_S = (0.1, 0.5, 2.0)
+
+_OUTCOME = pa.schema(
+    [
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("stage", pa.string()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+    ]
+)
 
 
 def read_unit(
@@ -41,7 +54,7 @@ def read_unit(
     rows: list[dict[str, Any]] = []
     trouble = None
     for i, uri in enumerate(refs["uri"].to_pylist()):
-        row: dict[str, Any] = dict.fromkeys(("sha256", "width", "height", "stage", "code", "message"))
+        row: dict[str, Any] = dict.fromkeys(_OUTCOME.names)
         rows.append(row)
         try:
             data = _read_with_retries(source, uri, limits.max_bytes, backoff_s)
@@ -51,25 +64,31 @@ def read_unit(
             pixels[i] = preprocessing.pixels(image)
         except ImageReject as reject:
             row.update(stage=reject.stage, code=reject.code.value, message=reject.message)
-        except (OSError, TransientError, MemoryError) as error:
+        except Exception as error:  # only a reject is permanent; whatever else happens, the unit is tried again later
             trouble = f"{uri} can't be read now: {type(error).__name__}: {error}"
             break
-    rows.extend(dict.fromkeys(rows[0]) for _ in range(len(refs) - len(rows)))
-    strings, integers = pa.string(), pa.int32()
-    for name, kind in (
-        ("sha256", strings),
-        ("width", integers),
-        ("height", integers),
-        ("stage", strings),
-        ("code", strings),
-        ("message", strings),
-    ):
-        refs = refs.append_column(name, pa.array([row[name] for row in rows], kind))
-    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(side * side * 3), len(pixels), [None, pa.py_buffer(pixels)])
+    rows.extend(dict.fromkeys(_OUTCOME.names) for _ in range(len(refs) - len(rows)))
+    return _block(refs, rows, pixels, unit, trouble, time.perf_counter() - start)
+
+
+def _block(
+    refs: pa.Table,
+    rows: list[dict[str, Any]],
+    pixels: NDArray[np.uint8],
+    unit: Unit,
+    trouble: str | None,
+    read_s: float,
+) -> pa.Table:
+    outcome = pa.Table.from_pylist(rows, schema=_OUTCOME)
+    for name in _OUTCOME.names:
+        refs = refs.append_column(name, outcome[name])
+    length, side = pixels.shape[:2]
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(side * side * 3), length, [None, pa.py_buffer(pixels)])
     return (
-        refs.append_column("plan", constant(unit.plan, strings, len(refs)))
-        .append_column("trouble", constant(trouble, strings, len(refs)))
-        .append_column("read_s", constant(time.perf_counter() - start, pa.float64(), len(refs)))
+        refs.append_column("plan", constant(unit.plan, pa.string(), length))
+        .append_column("num_images", constant(unit.num_images, pa.int64(), length))
+        .append_column("trouble", constant(trouble, pa.string(), length))
+        .append_column("read_s", constant(read_s, pa.float64(), length))
         .append_column("pixels", column)
     )
 
@@ -91,5 +110,16 @@ def _read_with_retries(source: Source, uri: str, max_bytes: int, backoff_s: tupl
 def read_block(
     unit: Unit, table: Table, source: Source, preprocessing: Preprocessing, limits: Limits
 ) -> Iterator[pa.Table]:
-    """Read a unit as Ray Data wants it: as an iterator of blocks, here of one."""
-    yield read_unit(table, unit, source, preprocessing, limits)
+    """Read a unit as Ray Data wants it: as an iterator of blocks, here of one.
+
+    Where not even the plan can be read, the block has one row that says so.
+    """
+    try:
+        yield read_unit(table, unit, source, preprocessing, limits)
+    except Exception as error:  # Ray would drop the block, and nobody would know why
+        trouble = f"Unit {unit.number} can't be read now: {type(error).__name__}: {error}"
+        row = {"uri": "", "version": "", "unit": unit.number, "label": None, "split": None}
+        side = preprocessing.crop
+        nothing = np.zeros((1, side, side, 3), np.uint8)
+        refs = pa.Table.from_pylist([row], schema=PLAN_SCHEMA)
+        yield _block(refs, [dict.fromkeys(_OUTCOME.names)], nothing, unit, trouble, 0.0)

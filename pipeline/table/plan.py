@@ -115,11 +115,8 @@ def plan_missing(table: Table, promise: str, refs: pa.Table, unit_size: int) -> 
         Every unit, of any plan, that holds one of these images; and how many of the images have changed since the unit
         that holds them was committed.
     """
-    planned = planned_refs(table)
-    new = refs.filter(pc.invert(pc.is_in(refs["uri"], planned["uri"].combine_chunks())))
-    if len(new):
-        add_plan(table, promise, new, unit_size)
-        planned = planned_refs(table)
+    with storage.lock(f"{table.uri}/plans/.lock"):  # two runs whose listings differ must not plan the same image twice
+        planned = _plan_new(table, promise, refs, unit_size)
     listed = refs["uri"].combine_chunks()
     mine = planned.filter(pc.is_in(planned["uri"], listed))
     wanted = {(unit.plan, unit.number) for unit in list_units(mine)}
@@ -128,3 +125,12 @@ def plan_missing(table: Table, promise: str, refs: pa.Table, unit_size: int) -> 
     changed = mine.filter(pc.not_equal(mine["version"], versions)).select(["plan", "unit"]).to_pylist()
     committed = committed_names(table)
     return units, sum(unit_name(row["plan"], row["unit"]) in committed for row in changed)
+
+
+def _plan_new(table: Table, promise: str, refs: pa.Table, unit_size: int) -> pa.Table:
+    planned = planned_refs(table)
+    new = refs.filter(pc.invert(pc.is_in(refs["uri"], planned["uri"].combine_chunks())))
+    if len(new):
+        add_plan(table, promise, new, unit_size)
+        planned = planned_refs(table)
+    return planned

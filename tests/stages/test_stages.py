@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.engines import EngineInfo
-from pipeline.errors import ImageReject, RejectCode
+from pipeline.errors import ConfigError, ImageReject, RejectCode
 from pipeline.images import Limits, Pixels
 from pipeline.preprocessing import Preprocessing
 from pipeline.refs import ImageRef, refs_table
 from pipeline.stages.commit import commit_block, to_schema
-from pipeline.stages.embed import embed_unit
-from pipeline.stages.read import read_unit
+from pipeline.stages.embed import embed_unit, give_up
+from pipeline.stages.read import read_block, read_unit
 from pipeline.table import Table, Unit, data_schema, plan_missing
 from tests import samples
 
@@ -175,3 +175,39 @@ def test_read_unit__pixels_are_those_of_the_preset(table: Table) -> None:
     pixels = np.frombuffer(block["pixels"][1].as_py(), np.uint8).reshape(8, 8, 3)
     np.testing.assert_array_equal(pixels, cv2.resize(cv2.imdecode(np.frombuffer(data, np.uint8), 1), (8, 8)))
     assert block["pixels"][0].as_py() == bytes(8 * 8 * 3)
+
+
+def test_a_unit__whose_plan_can_not_be_read_stays_pending_and_says_why(table: Table) -> None:
+    source = Memory({"a": colour(1), "b": colour(2)})
+    unit = plan(table, source)
+    Path(table.plan_uri(unit.plan)).write_bytes(b"damaged")
+    (block,) = read_block(unit, table, source, PRESET, Limits())
+    block = embed_unit(MeanColour(), block, SCHEMA.field("embedding").type, lambda _: None)
+    report = commit_block(block, table, lambda rows: to_schema(rows, SCHEMA), {})
+    assert (report.unit, report.num_images, report.created) == (0, 2, False)
+    assert "Unit 0 can't be read now: ArrowInvalid" in str(report.trouble)
+
+
+def test_a_unit__a_part_of_it_is_not_committed_as_the_whole(table: Table) -> None:
+    source = Memory({"a": colour(1), "b": colour(2)})
+    block = read_unit(table, plan(table, source), source, PRESET, Limits())
+    block = embed_unit(MeanColour(), block.slice(0, 1), SCHEMA.field("embedding").type, lambda _: None)
+    report = commit_block(block, table, lambda rows: to_schema(rows, SCHEMA), {})
+    assert "promises 2 images, got 1 + 0" in str(report.trouble)
+    assert not Path(table.uri, "data").exists()
+
+
+def test_a_unit__no_memory_for_an_image_keeps_it_pending(table: Table) -> None:
+    with pytest.raises(TimeoutError, match="a can't be read now: MemoryError"):
+        through(table, Memory({"a": MemoryError("none left")}), MeanColour())
+
+
+def test_a_unit__without_an_engine_stays_pending(table: Table) -> None:
+    source = Memory({"a": colour(1)})
+    for error, hopeless in ((ConfigError("no such precision"), True), (RuntimeError("busy"), False)):
+        block = read_unit(table, plan(table, source), source, PRESET, Limits())
+        block = give_up(block, SCHEMA.field("embedding").type, error)
+        report = commit_block(block, table, lambda rows: to_schema(rows, SCHEMA), {})
+        assert report.hopeless == hopeless
+        assert str(error) in str(report.trouble)
+    assert not Path(table.uri, "data").exists()
