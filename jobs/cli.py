@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -165,10 +166,13 @@ def run_job(
             logging.getLogger(name).setLevel(logging.INFO)
         progress = ProgressLine()
         try:
-            record = work(options, progress)
+            with _stopped_by_sigterm():
+                record = work(options, progress)
         except KeyboardInterrupt:
             progress.close()
             _say("Stopped. Nothing is lost: run the same command again to go on.")
+            if as_json:
+                _print_record({"job": job, "status": "stopped"}, EXIT_PENDING, stdout)
             return EXIT_PENDING
         except (PipelineError, OSError) as error:
             progress.close()
@@ -180,6 +184,20 @@ def run_job(
         if as_json:
             _print_record(record, EXIT_DONE, stdout)
         return EXIT_DONE
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Treat SIGTERM, as schedulers and `ray job stop` send it, like Ctrl-C."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -201,7 +219,7 @@ def own_streams(verbose: bool) -> Iterator[TextIO]:
         os.dup2(2 if verbose else noise.fileno(), 1)
         if not verbose:
             os.dup2(noise.fileno(), 2)
-            sys.stderr = os.fdopen(os.dup(kept[1]), "w", buffering=1)
+            sys.stderr = os.fdopen(os.dup(kept[1]), "w", buffering=1, errors="backslashreplace")
         try:
             yield stdout
         except Exception:
@@ -234,6 +252,8 @@ def _print_record(record: dict[str, Any], code: int, stdout: TextIO) -> None:
 def _exit_code(error: Exception) -> int:
     if isinstance(error, TooManyRejects):
         return EXIT_REJECTS
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError | PermissionError):
+        return EXIT_USAGE  # where a table or head should be, something else is, or nobody may write
     if isinstance(error, TransientError | OSError):
         return EXIT_PENDING
     return EXIT_USAGE

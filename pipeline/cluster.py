@@ -7,7 +7,9 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +39,11 @@ class Resources:
     num_gpus: float
     cpus_per_node: float
     num_cpu_nodes: int
+
+
+def is_local() -> bool:
+    """Return whether `connect` would start a cluster of this machine alone."""
+    return not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ def connect(verbose: bool = False) -> Iterator[Connection]:
     level = logging.INFO if verbose else logging.CRITICAL
     address = os.environ.get("RAY_ADDRESS")
     temp_dir = None if address else _short_temp_dir()
+    on_terminate = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
     added_token = not address and not _has_token()
     if added_token:  # otherwise Ray writes one into the home folder
         os.environ[_TOKEN] = secrets.token_hex(32)
@@ -89,6 +97,8 @@ def connect(verbose: bool = False) -> Iterator[Connection]:
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:
             where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
             raise ConfigError(f"Expected to reach {where}: {error}") from error
+        if on_terminate is not None:  # ray.init has put a handler of its own in its place
+            signal.signal(signal.SIGTERM, on_terminate)
         try:
             dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
             yield Connection(dashboard, can_grow=bool(address))

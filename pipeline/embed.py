@@ -40,13 +40,12 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
         The run's record, as plain JSON values.
 
     Raises:
-        ConfigError: It can't be done as asked; nothing was touched.
+        ConfigError: It can't be done as asked.
         RunIncomplete: Images are pending; the same call again goes on.
         TooManyRejects: All images are done, but too many of them are rejects.
     """
     # Ray and PyTorch take seconds to import: not before the options are known to be right.
     from pipeline.backbones import load_backbone, resolve_weights
-    from pipeline.engines import choose_engine
     from pipeline.graph import BackboneSpec
     from pipeline.runs import Target, run
     from pipeline.sources import FolderSource
@@ -55,7 +54,6 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
 
     source = FolderSource(options.source)
     table = open_table(options.table)
-    choose_engine(options.engine, options.device, cuda=False)
     loaded = load_backbone(options.backbone, options.weights, options.preprocess, cache_dir=options.cache_dir)
     backbone = BackboneSpec(
         loaded.contract,

@@ -6,6 +6,7 @@ PipelineError
 │   ├── WeightsError       weights that can't be had, read or trusted
 │   └── TableError         a table (or head) that is missing, foreign or damaged
 ├── TransientError         trouble that may pass: storage, node or process; the work stays pending
+│   ├── WeightsUnavailable weights that can't be downloaded now
 │   └── RunIncomplete      a run ended with images pending
 ├── TooManyRejects         all done, but more images were rejected than the run allows
 └── ImageReject            one image that can never give an embedding; caught where the unit is read
@@ -50,6 +51,10 @@ class TableError(ConfigError):
 
 class TransientError(PipelineError):
     """Trouble that may pass: the same command run again may succeed."""
+
+
+class WeightsUnavailable(TransientError):
+    """Weights can't be downloaded now: no network, or a server in trouble."""
 
 
 class RunIncomplete(TransientError):

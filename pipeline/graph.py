@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
+from ray.util.annotations import RayDeprecationWarning
 
 from pipeline.backbones import Preprocessing, load_backbone
 from pipeline.contract import FeatureContract
@@ -174,29 +176,30 @@ def _graph(
     layout: Layout,
     num_units: int,
 ) -> Dataset:
-    cuda = layout.device == "cuda"
-    pixels = ray.data.read_datasource(
-        units,
-        override_num_blocks=num_units,
-        num_cpus=layout.read_cpus,
-        ray_remote_args={"max_retries": _MAX_RETRIES},
-    )
-    # The public map_batches asks for a batch size wherever GPUs are asked for, and would then join and cut blocks to
-    # that size; a unit must stay a unit. Ray's own map_groups goes this way for the same reason.
-    vectors = pixels.map_batches_internal(
-        EmbedActor,
-        fn_constructor_args=actor_arguments,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=layout.max_actors, max_tasks_in_flight_per_actor=2),
-        num_cpus=layout.actor_cpus,
-        num_gpus=1 if cuda else None,
-        max_restarts=_MAX_ACTOR_RESTARTS,
-        max_task_retries=_MAX_RETRIES,
-    )
-    reports: Dataset = vectors.map_batches(
-        commit, batch_size=None, batch_format="pyarrow", num_cpus=COMMIT_CPUS, max_retries=_MAX_RETRIES
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # Ray 2.60 has no other way yet to set these limits
+        pixels = ray.data.read_datasource(
+            units,
+            override_num_blocks=num_units,
+            num_cpus=layout.read_cpus,
+            ray_remote_args={"max_retries": _MAX_RETRIES},
+        )
+        # The public map_batches asks for a batch size wherever GPUs are asked for, and would then join and cut blocks
+        # to that size; a unit must stay a unit. Ray's own map_groups goes this way for the same reason.
+        vectors = pixels.map_batches_internal(
+            EmbedActor,
+            fn_constructor_args=actor_arguments,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=layout.max_actors, max_tasks_in_flight_per_actor=2),
+            num_cpus=layout.actor_cpus,
+            num_gpus=1 if layout.device == "cuda" else None,
+            max_restarts=_MAX_ACTOR_RESTARTS,
+            max_task_retries=_MAX_RETRIES,
+        )
+        reports: Dataset = vectors.map_batches(
+            commit, batch_size=None, batch_format="pyarrow", num_cpus=COMMIT_CPUS, max_retries=_MAX_RETRIES
+        )
     return reports
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.cluster import Resources
-from pipeline.engines import choose_engine
+from pipeline.engines import choose_engine, cuda_here
 from pipeline.errors import ConfigError
 from pipeline.options import Device, EngineName, Precision
 
 #: CPUs of one read task beside a CPU engine: two to a core, since each waits for storage part of its time.
 _READ_CPUS_BESIDE_CPU_ENGINE = 0.5
+#: CPUs of one actor that computes on a GPU: it copies pixels and waits.
+_CUDA_ACTOR_CPUS = 0.5
 #: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading.
 COMMIT_CPUS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What executes the backbone, and how many of it; see `pipeline.runs.RunOptions`."""
+    """What executes the backbone, and how many of it; see `pipeline.run_options.RunOptions`."""
 
     engine: EngineName = "auto"
     precision: Precision = "auto"
@@ -33,7 +35,7 @@ class Layout:
     Args:
         engine: ``openvino`` or ``torch``.
         device: ``cpu`` or ``cuda``.
-        max_actors: Embed actors at most; the pool starts with one and grows as the cluster does.
+        max_actors: Embed actors at most, None for as many as the cluster has or gets GPUs. The pool starts with one.
         actor_cpus: CPUs of one embed actor.
         read_cpus: CPUs of one read task.
         num_threads: CPU threads of one engine.
@@ -41,7 +43,7 @@ class Layout:
 
     engine: EngineName
     device: Device
-    max_actors: int
+    max_actors: int | None
     actor_cpus: float
     read_cpus: float
     num_threads: int | None
@@ -50,8 +52,8 @@ class Layout:
 def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     """Share the cluster among the stages.
 
-    A CUDA actor has a GPU and a CPU; reading has the other CPUs. A CPU actor computes with all cores of its node, but
-    counts for half of them, so that reading always has room: the operating system shares the cores by need.
+    A CUDA actor has a GPU and a part of a CPU; reading has the rest. A CPU actor computes with all cores of its node,
+    but counts for half of them, so that reading always has room: the operating system shares the cores by need.
 
     Args:
         spec: What was asked for.
@@ -61,12 +63,13 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     Raises:
         ConfigError: The cluster has not what was asked for, and never will.
     """
-    engine, device = choose_engine(spec.engine, spec.device, cluster.num_gpus > 0)
+    engine, device = choose_engine(spec.engine, spec.device, cluster.num_gpus > 0 and (can_grow or cuda_here()))
     if device == "cuda":
         if cluster.num_gpus < 1 and not can_grow:
             raise ConfigError("Asked for --device cuda, but Ray finds no GPU on this machine. Use --device cpu.")
-        actors = spec.num_actors or max(1, int(cluster.num_gpus))
-        return Layout(engine, device, actors, actor_cpus=1.0, read_cpus=1.0, num_threads=None)
+        growing = None if can_grow else max(1, int(cluster.num_gpus))
+        read_cpus = min(1.0, cluster.cpus_per_node / 4)
+        return Layout(engine, device, spec.num_actors or growing, _CUDA_ACTOR_CPUS, read_cpus, num_threads=None)
     actors = spec.num_actors or cluster.num_cpu_nodes
     if cluster.num_cpus < 1 and not can_grow:
         raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")

@@ -72,6 +72,7 @@ def predict(options: PredictOptions, on_progress: ProgressCallback | None = None
     """
     head = load_head(options.head)
     target = open_table(options.output)
+    storage.require_folder(target.uri, "--output")
     info = TableInfo("predictions", head.contract, None, head.sha256)
     check_info(target, info)
     if options.table is not None:

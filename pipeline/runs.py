@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 
 from pipeline import cluster, storage
 from pipeline.counter import Counter, watch
+from pipeline.engines import require_here
 from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects
 from pipeline.graph import BackboneSpec, embed_units
 from pipeline.images import Limits
@@ -79,13 +80,16 @@ def run(
         The run's record, as plain JSON values.
 
     Raises:
-        ConfigError: It can't be done as asked; nothing was touched.
+        ConfigError: It can't be done as asked.
         RunIncomplete: Images are pending; the same call again goes on.
         TooManyRejects: All images are done, but too many of them are rejects.
     """
     started = time.time()
     table, contract = target.table, target.info.contract
+    storage.require_folder(table.uri, "--table or --output")
     check_info(table, target.info)
+    if cluster.is_local():
+        require_here(options.engine, options.precision, options.device)
     if contract.random_weights:
         logger.warning(
             "RANDOM WEIGHTS (%s): the backbone is not trained. Good for a trial; use trained weights for real work.",
@@ -135,9 +139,14 @@ def run(
         "options": {k: storage.redact(v) if isinstance(v, str) else v for k, v in options.record().items()},
     }
     everything = list_units(planned_refs(table))
+    digests = {
+        Unit(r.plan, r.unit, r.num_images): (r.data_sha256, r.rejects_sha256)
+        for r in reports
+        if r.data_sha256 is not None and r.rejects_sha256 is not None
+    }
     for plan in sorted({unit.plan for unit in units}):
         members = [unit for unit in everything if unit.plan == plan]
-        write_manifest(table, target.info, members, {k: record[k] for k in _MANIFEST_FIELDS})
+        write_manifest(table, target.info, members, {k: record[k] for k in _MANIFEST_FIELDS}, digests)
     return _judge(record, troubles, options)
 
 
@@ -163,7 +172,8 @@ def _work(
             logger.info("Ray dashboard: %s", connection.dashboard)
         resources = cluster.resources()
         layout = plan_layout(spec, resources, connection.can_grow)
-        logger.info("Engine %s on %s, up to %d actor(s).", layout.engine, layout.device, layout.max_actors)
+        most = f"up to {layout.max_actors} actor(s)" if layout.max_actors else "one actor a GPU"
+        logger.info("Engine %s on %s, %s.", layout.engine, layout.device, most)
         if layout.device == "cuda" and resources.num_gpus < 1:
             logger.warning("The cluster has no GPU now; waiting for a node with one to join.")
         counter = Counter.remote()  # type: ignore[attr-defined]

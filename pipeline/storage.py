@@ -156,8 +156,22 @@ def open_stream(uri: str) -> IO[bytes]:
         raise ConfigError(f"Expected a local path or one of {REMOTE_SCHEMES}, got scheme {scheme(uri)!r}.")
     import fsspec  # here, since most processes never open a remote file
 
-    stream: IO[bytes] = fsspec.open(uri, "rb").open()
+    # 0: read straight through, since many web servers can't serve parts of a file
+    options = {"block_size": 0} if scheme(uri) in ("http", "https") else {}
+    stream: IO[bytes] = fsspec.open(uri, "rb", **options).open()
     return stream
+
+
+def require_folder(uri: str, option: str) -> None:
+    """Refuse a place for output that is no folder and can't become one.
+
+    Raises:
+        ConfigError: It, or something above it, is a file.
+    """
+    path = Path(local_path(uri))
+    existing = next(place for place in (path, *path.parents) if place.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"Expected a folder, or a place for one, at {path} ({option}); {existing} is a file.")
 
 
 def exists(uri: str) -> bool:

@@ -12,7 +12,7 @@ from tests import samples
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One quiet Ray cluster of two CPUs for the whole session; jobs called in this process use it."""
+    """One quiet Ray cluster for the whole session; jobs called in this process use it."""
     from pipeline import cluster
 
     with cluster.connect():

@@ -34,8 +34,15 @@ def test_plan_layout__more_actors_than_nodes_share_the_cores() -> None:
 
 def test_plan_layout__gpus_have_one_actor_each() -> None:
     layout = plan_layout(EngineSpec(), GPU_CLUSTER, can_grow=True)
-    assert (layout.engine, layout.device, layout.max_actors) == ("torch", "cuda", 8)
+    assert (layout.engine, layout.device, layout.max_actors) == ("torch", "cuda", None)
+    assert plan_layout(EngineSpec(device="cuda"), GPU_CLUSTER, can_grow=False).max_actors == 8
     assert plan_layout(EngineSpec(engine="openvino"), GPU_CLUSTER, can_grow=True).device == "cpu"
+
+
+def test_plan_layout__a_gpu_with_one_cpu_leaves_room_to_read() -> None:
+    small = Resources(num_cpus=1, num_gpus=1, cpus_per_node=1, num_cpu_nodes=1)
+    layout = plan_layout(EngineSpec(device="cuda"), small, can_grow=False)
+    assert layout.actor_cpus + layout.read_cpus + COMMIT_CPUS <= 1
 
 
 def test_plan_layout__waits_for_nodes_only_where_they_may_come() -> None:

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from pipeline import storage
-from pipeline.errors import ConfigError, WeightsError
+from pipeline.errors import ConfigError, WeightsError, WeightsUnavailable
 
 #: Waits in seconds between the attempts to download weights.
 DOWNLOAD_BACKOFF_S = (1.0, 4.0, 16.0)
@@ -33,8 +32,8 @@ def random_seed(weights: str) -> int | None:
     head, separator, seed = weights.partition(":")
     if head != "random" or not separator:
         return None
-    if not seed.isdecimal():
-        raise ConfigError(f"Expected --weights random:SEED with a whole number as seed, got {weights!r}.")
+    if not seed.isdecimal() or int(seed) >= 2**32:
+        raise ConfigError(f"Expected --weights random:SEED with a seed of 0 to 4294967295, got {weights!r}.")
     return int(seed)
 
 
@@ -52,7 +51,8 @@ def fetch(uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACK
     SHA-256 is kept beside it, so a copy that was damaged later is found and fetched again.
 
     Raises:
-        WeightsError: The file can't be had.
+        WeightsError: There is no such file.
+        WeightsUnavailable: It can't be downloaded now.
     """
     if storage.scheme(uri) == "file":
         path = Path(storage.local_path(uri))
@@ -79,11 +79,13 @@ def _download(uri: str, target: Path, backoff_s: tuple[float, ...]) -> None:
         except ConfigError:
             raise
         except Exception as error:  # fsspec's back ends raise their own trees
-            if wait_s is not None and not isinstance(error, (FileNotFoundError, PermissionError)):
+            final = isinstance(error, (FileNotFoundError, PermissionError))
+            if wait_s is not None and not final:
                 time.sleep(wait_s)
                 continue
             reason = storage.scrub(str(error)) or "no answer"
-            raise WeightsError(
+            kind = WeightsError if final else WeightsUnavailable
+            raise kind(
                 f"Expected weights at {storage.redact(uri)}, but they can't be downloaded after {attempt} attempt(s): "
                 f"{type(error).__name__}: {reason}. Give a copy with --weights PATH "
                 "(.safetensors, .pt, .pth or .tar; local, s3://, gs://, az:// or https://), or try the pipeline "
@@ -116,12 +118,14 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"Expected a state dict of tensors in {path}, got a file that holds other Python objects or is damaged "
-            f"({str(error).splitlines()[0]}). Such a file could run code, so it is not loaded: save the model's "
+            f"({_first_line(error)}). Such a file could run code, so it is not loaded: save the model's "
             "state_dict() alone, best as .safetensors."
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make PyTorch raise most built-in exceptions
         raise WeightsError(
-            f"Expected weights in {path}, but the file can't be read: {str(error).splitlines()[0] or type(error)}. "
+            f"Expected weights in {path}, but the file can't be read: {_first_line(error)}. "
             "Check that it is complete, and that its suffix says what it is."
         ) from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -133,6 +137,10 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         )
     prefix = "module." if all(str(key).startswith("module.") for key in content) else ""
     return {str(key).removeprefix(prefix): value for key, value in content.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _kind(content: Any) -> str:

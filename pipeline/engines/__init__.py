@@ -1,13 +1,15 @@
 """What executes a backbone on a device."""
 
 from pipeline.engines.base import Embeddings, Engine, EngineInfo, embed
-from pipeline.engines.load import choose_engine, load_engine
+from pipeline.engines.load import choose_engine, cuda_here, load_engine, require_here
 
 __all__ = [
     "Embeddings",
     "Engine",
     "EngineInfo",
     "choose_engine",
+    "cuda_here",
     "embed",
     "load_engine",
+    "require_here",
 ]

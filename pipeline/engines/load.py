@@ -8,7 +8,7 @@ import torch
 
 from pipeline.backbones import Backbone
 from pipeline.engines.base import Engine
-from pipeline.engines.openvino import OpenVINOEngine
+from pipeline.engines.openvino import OpenVINOEngine, choose_precision, import_openvino
 from pipeline.engines.torch import TorchEngine
 from pipeline.errors import ConfigError
 from pipeline.options import Device, EngineName, Precision
@@ -32,6 +32,27 @@ def choose_engine(engine: EngineName, device: Device, cuda: bool) -> tuple[Engin
     if engine == "auto":
         engine = "torch" if device == "cuda" else "openvino"
     return engine, device
+
+
+def cuda_here() -> bool:
+    """Return whether PyTorch can use a CUDA device on this machine; a GPU alone is not enough for a CPU build."""
+    return torch.cuda.is_available()
+
+
+def require_here(engine: EngineName, precision: Precision, device: Device) -> None:
+    """Refuse at once what this machine can't do, before anything is written.
+
+    Raises:
+        ConfigError: It has no such device or precision.
+    """
+    engine, device = choose_engine(engine, device, cuda_here())
+    if device == "cuda" and not cuda_here():
+        raise ConfigError(
+            f"Asked for --device cuda, but PyTorch {torch.__version__} sees no CUDA device here. "
+            "Use --device cpu, or check the driver and that torch is a CUDA build."
+        )
+    if engine == "openvino" and precision not in ("auto", "fp32"):
+        choose_precision(import_openvino().Core(), precision)
 
 
 def available_cores() -> int:

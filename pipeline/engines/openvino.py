@@ -44,7 +44,7 @@ class OpenVINOEngine:
     def __init__(self, backbone: Backbone, precision: str, batch_size: int | None, num_threads: int) -> None:
         openvino = import_openvino()
         core = openvino.Core()
-        precision = _choose_precision(core, precision)
+        precision = choose_precision(core, precision)
         batch_size = batch_size or DEFAULT_BATCH_SIZE
         side = backbone.preprocessing.crop
         example = torch.zeros((1, side, side, 3), dtype=torch.uint8)  # tracing runs it, so one image, not a batch
@@ -78,7 +78,12 @@ class OpenVINOEngine:
         return np.array(result, dtype=np.float32)  # a copy: OpenVINO reuses its output buffer
 
 
-def _choose_precision(core: Any, precision: str) -> str:
+def choose_precision(core: Any, precision: str) -> str:
+    """Turn ``auto`` into a precision that the processor has.
+
+    Raises:
+        ConfigError: It lacks the one that was asked for.
+    """
     capabilities = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     if precision == "auto":
         return "bf16" if "BF16" in capabilities else "fp32"

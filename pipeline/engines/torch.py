@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from contextlib import AbstractContextManager, nullcontext
 
@@ -12,6 +13,8 @@ from pipeline.backbones import Backbone
 from pipeline.engines.base import Embeddings, EngineInfo, Normalised
 from pipeline.errors import ConfigError
 from pipeline.images import Pixels
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 #: Images a call. On CUDA large enough to fill a data-centre GPU with ResNet-50; halved where memory doesn't suffice.
@@ -68,6 +71,7 @@ class TorchEngine:
                 if self._sub_batch == 1:
                     raise
                 self._sub_batch = max(1, self._sub_batch // 2)
+                logger.warning("The device's memory doesn't suffice; going on with %d images at once.", self._sub_batch)
                 torch.cuda.empty_cache()
 
     def _forward(self, pixels: Pixels) -> Embeddings:

@@ -125,6 +125,8 @@ def load_head(uri: str) -> Head:
         raise TableError(f"Expected a head at {folder}, but it has no head.json. Check the path, or run jobs.train.")
     try:
         description = json.loads(storage.read_bytes(name, 2**28))
+        if not isinstance(description, dict):
+            raise ValueError(f"head.json holds a {type(description).__name__} instead of an object")
         if description["format_version"] != HEAD_FORMAT_VERSION:
             raise TableError(
                 f"Expected head format {HEAD_FORMAT_VERSION} in {name}, got {description['format_version']!r}. "
@@ -143,7 +145,7 @@ def load_head(uri: str) -> Head:
         mean, scale = tensors["mean"], tensors["scale"]
         kind, config, metrics = (description[key] for key in ("kind", "config", "metrics"))
         return Head(kind, tuple(classes), contract, mean, scale, layers, config, metrics)
-    except (KeyError, ValueError, FileNotFoundError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, FileNotFoundError, SafetensorError) as error:
         raise TableError(
             f"The head at {folder} can't be read ({type(error).__name__}: {error}): it is incomplete or damaged. "
             "Train it again."

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from pipeline import storage
 from pipeline.contract import require_same_features
@@ -29,15 +29,17 @@ class TrainOptions(Options):
     table: str = Field(description="Embedding table to learn from; rows without a split count as train.")
     head: str = Field(description="Folder for head.safetensors and head.json; an older head there is replaced.")
     kind: HeadKind = Field("logistic", description="logistic: a linear probe; mlp: hidden layers with LeakyReLU.")
-    seed: int = Field(0, ge=0, description="Seed of the validation part, of initialisation and of batch order.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of the validation part, of initialisation and of batch order."
+    )
     validation_fraction: float = Field(
         0.2, gt=0, lt=1, description="Share of train that is held out where the table has no validation split (0 to 1)."
     )
-    hidden: tuple[int, ...] = Field((1024, 512, 256), description="mlp: widths of the hidden layers.")
+    hidden: tuple[PositiveInt, ...] = Field((1024, 512, 256), description="mlp: widths of the hidden layers.")
     epochs: int = Field(100, ge=1, description="mlp: passes over the training rows, at most.")
     patience: int = Field(10, ge=1, description="mlp: epochs without a better validation accuracy before it stops.")
     batch_size: int = Field(128, ge=1, description="mlp: rows in one step.")
-    learning_rate: float = Field(3e-4, gt=0, description="mlp: step size of AdamW.")
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="mlp: step size of AdamW.")
     verbose: bool = Field(False, description="Show the traceback of a failure.")
 
 
@@ -61,6 +63,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         ConfigError: There is nothing to learn: no training rows, or fewer than two classes.
     """
     started = time.perf_counter()
+    storage.require_folder(options.head, "--head")
     features = read_features(options.table)
     training, validation, carved = _training_rows(features, options)
     classes = tuple(sorted(set(training.labels)))
@@ -148,5 +151,6 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "head_sha256": head.sha256,
         "table": storage.local_path(options.table),
         "split": options.split,
+        "contract": head.contract.to_json(),
         "metrics": evaluate_rows(head, features.splits[options.split]),
     }

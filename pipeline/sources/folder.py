@@ -28,6 +28,12 @@ _IMAGE_SUFFIXES = frozenset((
     ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".exr", ".hdr",
     ".svg", ".eps", ".psd", ".ico", ".dng", ".cr2", ".nef", ".arw",
 ))
+# What lies beside images; not worth opening.
+_OTHER_SUFFIXES = frozenset((
+    ".txt", ".md", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".htm", ".log", ".pdf", ".py",
+    ".ipynb", ".npy", ".npz", ".mat", ".pkl", ".pt", ".pth", ".parquet", ".arrow", ".zip", ".tar", ".gz", ".tgz", ".7z",
+    ".rar", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".mp3", ".wav", ".db", ".sqlite", ".ini", ".cfg", ".safetensors",
+))
 # fmt: on
 
 
@@ -35,8 +41,8 @@ class FolderSource:
     """Images below a local folder.
 
     A file promises an image by its suffix, decodable here or not, so that none is lost in silence: what can't be
-    decoded becomes a reject. Without a suffix, the first bytes decide. All other files are passed over and counted
-    in ``skipped``.
+    decoded becomes a reject. Where the suffix is none that is known (``img_v1.0``), the first bytes decide. All other
+    files are passed over and counted in ``skipped``.
     """
 
     def __init__(self, root: str) -> None:
@@ -53,7 +59,7 @@ class FolderSource:
         for info in storage.list_files(self._root):
             path = storage.local_path(info.uri)
             suffix = os.path.splitext(path)[1].lower()
-            if suffix not in _IMAGE_SUFFIXES and (suffix or not _looks_like_image(info)):
+            if suffix not in _IMAGE_SUFFIXES and (suffix in _OTHER_SUFFIXES or not _looks_like_image(info, suffix)):
                 self.skipped[storage.printable(suffix) or "(no suffix)"] += 1
                 continue
             folders = os.path.relpath(path, self._root).split(os.sep)[:-1]
@@ -72,9 +78,9 @@ class FolderSource:
             raise ImageReject("read", RejectCode.MISSING, "The file was listed, but is not there any more.") from None
 
 
-def _looks_like_image(info: storage.FileInfo) -> bool:
-    """Return whether a file without a suffix is an image, or may have been one before it was cut to nothing."""
+def _looks_like_image(info: storage.FileInfo, suffix: str) -> bool:
+    """Return whether a file is an image, or may have been one before it was cut to nothing."""
     try:
-        return info.size == 0 or sniff(storage.read_bytes(info.uri, 16)) is not None
+        return (info.size == 0 and not suffix) or sniff(storage.read_bytes(info.uri, 16)) is not None
     except OSError:
         return True  # reading it will tell

@@ -31,6 +31,8 @@ class UnitReport:
         hopeless: Whether ``trouble`` is such that no other try can help.
         read_s: Seconds spent reading and decoding.
         embed_s: Seconds spent in the engine.
+        data_sha256: Digest (hex) of the data file, where this run wrote it.
+        rejects_sha256: Digest (hex) of the rejects file, where this run wrote it.
         engine: What executed the network, see `pipeline.engines.EngineInfo`; empty where nothing was embedded.
     """
 
@@ -44,6 +46,8 @@ class UnitReport:
     hopeless: bool = False
     read_s: float = 0.0
     embed_s: float = 0.0
+    data_sha256: str | None = None
+    rejects_sha256: str | None = None
     engine: str = ""
 
 
@@ -81,7 +85,15 @@ def commit_block(
     except Exception as error:  # whatever it is, the unit stays pending, and the driver must know why
         logger.exception("A unit can't be committed.")
         return replace(report, trouble=f"It can't be committed: {type(error).__name__}: {error}")
-    return replace(report, embedded=committed.embedded, rejected=committed.rejected, created=committed.created)
+    data_sha256, rejects_sha256 = committed.sha256 or (None, None)
+    return replace(
+        report,
+        embedded=committed.embedded,
+        rejected=committed.rejected,
+        created=committed.created,
+        data_sha256=data_sha256,
+        rejects_sha256=rejects_sha256,
+    )
 
 
 #: The columns of a report on its way to the driver.
@@ -97,6 +109,8 @@ REPORT_SCHEMA = pa.schema(
         ("hopeless", pa.bool_()),
         ("read_s", pa.float64()),
         ("embed_s", pa.float64()),
+        ("data_sha256", pa.string()),
+        ("rejects_sha256", pa.string()),
         ("engine", pa.string()),
     ]
 )

@@ -37,11 +37,13 @@ class Committed:
         embedded: Rows in its data file.
         rejected: Rows in its rejects file.
         created: Whether this call committed it; False: it was committed already, and nothing was changed.
+        sha256: Digests (hex) of the data file and the rejects file, where this call wrote both; else None.
     """
 
     embedded: int
     rejected: int
     created: bool
+    sha256: tuple[str, str] | None = None
 
 
 def commit_unit(table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table, run: dict[str, Any]) -> Committed:
@@ -61,10 +63,14 @@ def commit_unit(table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table, run
     if len(rows) + len(rejects) != unit.num_images:
         raise AssertionError(f"unit {unit} promises {unit.num_images} images, got {len(rows)} + {len(rejects)}")
     metadata = {b"vep": json.dumps({"plan": unit.plan, "unit": unit.number, **run}).encode()}
-    if not storage.put_if_absent(table.rejects_uri(unit.plan, unit.number), encode(rejects, metadata)):
+    rejects_file = encode(rejects, metadata)
+    settled_here = storage.put_if_absent(table.rejects_uri(unit.plan, unit.number), rejects_file)
+    if not settled_here:
         rows, rejects = _follow_settled_rejects(table, unit, rows, rejects)
-    if storage.put_if_absent(table.data_uri(unit.plan, unit.number), encode(rows, metadata)):
-        return Committed(len(rows), len(rejects), created=True)
+    data_file = encode(rows, metadata)
+    if storage.put_if_absent(table.data_uri(unit.plan, unit.number), data_file):
+        digests = hashlib.sha256(data_file).hexdigest(), hashlib.sha256(rejects_file).hexdigest()
+        return Committed(len(rows), len(rejects), created=True, sha256=digests if settled_here else None)
     return Committed(*count_rows(table, unit), created=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -70,7 +70,13 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_manifest(table: Table, info: TableInfo, units: Sequence[Unit], run: dict[str, Any]) -> bool:
+def write_manifest(
+    table: Table,
+    info: TableInfo,
+    units: Sequence[Unit],
+    run: dict[str, Any],
+    digests: Mapping[Unit, tuple[str, str]],
+) -> bool:
     """Write the manifest of a plan whose units are all committed.
 
     Args:
@@ -78,6 +84,7 @@ def write_manifest(table: Table, info: TableInfo, units: Sequence[Unit], run: di
         info: What the table holds.
         units: All units of one plan.
         run: The run that completed it: its timings and engines.
+        digests: SHA-256 (hex) of data and rejects file of the units that this run wrote; the others are read again.
 
     Returns:
         Whether it was written; False where units are pending or the manifest was there already.
@@ -92,9 +99,10 @@ def write_manifest(table: Table, info: TableInfo, units: Sequence[Unit], run: di
     for unit in units:
         rows, rejects = count_rows(table, unit)
         data_uri, rejects_uri = table.data_uri(plan, unit.number), table.rejects_uri(plan, unit.number)
-        for folder, uri, count in (("data", data_uri, rows), ("rejects", rejects_uri, rejects)):
-            path = f"{folder}/{uri.rsplit('/', 1)[-1]}"
-            files.append({"path": path, "rows": count, "sha256": sha256_of(uri)})
+        data_sha256, rejects_sha256 = digests.get(unit) or (sha256_of(data_uri), sha256_of(rejects_uri))
+        name = f"{unit_name(plan, unit.number)}.parquet"
+        files.append({"path": f"data/{name}", "rows": rows, "sha256": data_sha256})
+        files.append({"path": f"rejects/{name}", "rows": rejects, "sha256": rejects_sha256})
     manifest = {
         "format_version": FORMAT_VERSION,
         "plan": plan,

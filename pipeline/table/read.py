@@ -25,11 +25,18 @@ def read_rows(table: Table, columns: Sequence[str]) -> pa.Table:
     Raises:
         TableError: The table has no committed rows.
     """
-    parts = [pq.read_table(storage.local_path(uri), columns=list(columns)) for uri in data_files(table)]
+    parts = [_read_file(uri, columns) for uri in data_files(table)]
     rows = pa.concat_tables(parts) if parts else None
     if rows is None or not len(rows):
         raise TableError(f"Expected embeddings in {table.uri}, but it has no rows yet. Run jobs.embed first.")
     return rows
+
+
+def _read_file(uri: str, columns: Sequence[str]) -> pa.Table:
+    try:
+        return pq.read_table(storage.local_path(uri), columns=list(columns))
+    except pa.ArrowException as error:
+        raise TableError(f"Expected rows with {', '.join(columns)} in {uri}, but it can't be read: {error}") from None
 
 
 def embeddings(column: pa.ChunkedArray) -> NDArray[np.float32]:

@@ -159,6 +159,8 @@ def read_info(table: Table) -> TableInfo:
         )
     try:
         value = json.loads(storage.read_bytes(table.info_uri, 2**24))
+        if not isinstance(value, dict):
+            raise ValueError(f"a {type(value).__name__} instead of an object")
     except ValueError as error:
         raise TableError(f"{table.info_uri} is no JSON ({error}): it was edited or damaged. Restore it.") from None
     return TableInfo.from_json(value, table.info_uri)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.backbones import weights
-from pipeline.errors import ConfigError, WeightsError
+from pipeline.errors import ConfigError, WeightsError, WeightsUnavailable
 
 
 def small_network() -> nn.Module:
@@ -114,7 +114,7 @@ def test_build_random__leaves_the_random_state_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("text", ["random:", "random:x", "random:-1", "random:1.5"])
+@pytest.mark.parametrize("text", ["random:", "random:x", "random:-1", "random:1.5", "random:99999999999"])
 def test_random_seed__refuses(text: str) -> None:
     with pytest.raises(ConfigError, match="random:SEED"):
         weights.random_seed(text)
@@ -190,7 +190,7 @@ def test_fetch__downloads_once(serve: type[Server], tmp_path: Path) -> None:
     assert Path(f"{first}.sha256").read_text() == weights.file_sha256(first)
 
 
-def test_fetch__many_processes_at_once_share_one_download(serve: type[Server], tmp_path: Path) -> None:
+def test_fetch__many_at_once_share_one_download(serve: type[Server], tmp_path: Path) -> None:
     server = serve()  # type: ignore[call-arg]
     with ThreadPoolExecutor(8) as pool:
         paths = set(pool.map(lambda _: weights.fetch(server.url, str(tmp_path / "cache")), range(8)))
@@ -209,7 +209,7 @@ def test_fetch__survives_failures_and_never_shows_half_a_file(serve: type[Server
 def test_fetch__gives_up_with_the_alternatives_and_leaves_no_file(serve: type[Server], tmp_path: Path) -> None:
     server = serve(failures=99)  # type: ignore[call-arg]
     secret = server.url.replace("http://", "http://user:hunter2@") + "?sig=hunter2"
-    with pytest.raises(WeightsError, match=r"after 3 attempt.*--weights PATH.*--weights random:0") as caught:
+    with pytest.raises(WeightsUnavailable, match=r"after 3 attempt.*--weights PATH.*--weights random:0") as caught:
         weights.fetch(secret, str(tmp_path / "cache"), backoff_s=(0.01, 0.01))
     assert "hunter2" not in str(caught.value)
     assert not list((tmp_path / "cache").rglob("*.safetensors"))

@@ -41,8 +41,13 @@ def test_embed__streams_files_and_exit_code(surroundings: Surroundings, image_fo
     lines = err.splitlines()
     expected = ("images planned", "Engine openvino on cpu", "images (", "Embedded 12", "Ledger: 12", f"Table: {table}")
     assert [line for line in lines if not any(part in line for part in expected)] == []
+    head, output = tmp_path / "head", tmp_path / "output"
+    for job, *options in (("train",), ("evaluate",), ("predict", "--output", output)):
+        code, out, err = surroundings.run(job, "--table", table, "--head", head, *options)
+        assert (code, out) == (0, ""), err
     assert surroundings.stray_files() == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "surroundings", "table"]
+    names = ["head", "images", "output", "surroundings", "table"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_embed__ctrl_c_stops_soon_and_the_same_command_goes_on(surroundings: Surroundings, tmp_path: Path) -> None:
@@ -76,7 +81,8 @@ def test_embed__cuda_without_a_gpu_is_one_clear_error(
     arguments = ("--source", image_folder, "--table", tmp_path / "table", *PIXELS, "--device", "cuda")
     code, out, err = surroundings.run("embed", *arguments)
     assert (code, out) == (2, "")
-    assert "Error: Asked for --device cuda, but Ray finds no GPU on this machine." in err
+    assert "Error: Asked for --device cuda, but PyTorch" in err
+    assert not (tmp_path / "table").exists()
 
 
 @pytest.mark.faults
@@ -100,6 +106,7 @@ def test_embed__kill_9_of_the_driver_loses_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 def test_demo__reaches_its_accuracy(surroundings: Surroundings, tmp_path: Path) -> None:
     code, out, err = surroundings.run("demo", "--output", tmp_path / "demo", "--json", timeout_s=400)
     assert code == 0, err

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +142,27 @@ def test_run_job__failures_are_one_message_and_a_code(
     record = json.loads(out)
     assert record["exit_code"] == code
     assert record["status"] in ("failed", "pending", "too_many_rejects")
+
+
+def test_run_job__sigterm_is_like_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(*_: object) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        return {}
+
+    code, out, err = run(work, capsys, "--json")
+    assert (code, json.loads(out)["status"]) == (1, "stopped")
+    assert "run the same command again" in err
+
+
+@pytest.mark.parametrize("error", [FileExistsError(17, "wrong"), PermissionError(13, "wrong")])
+def test_run_job__an_output_that_can_not_be_written_is_no_reason_to_try_again(
+    error: OSError, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(*_: object) -> dict[str, Any]:
+        raise error
+
+    assert run(work, capsys)[0] == 2
 
 
 def test_run_job__verbose_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,7 @@ from pipeline.engines.openvino import import_openvino
 from pipeline.images import decode
 from pipeline.table import embeddings
 from tests import samples
+from tests.engines.test_parity import REDUCED, network_one_by_one, page_normalise, page_pixels, worst_cosine
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -50,7 +56,7 @@ def test_embed__writes_the_table_of_the_format(
     assert record["ledger"] == {"planned": 12, "embedded": 12, "rejected": 0, "pending": 0}
     assert record["new"] == {"embedded": 12, "rejected": 0}
     assert sorted(path.name for path in table.iterdir()) == ["data", "manifests", "plans", "rejects", "table.json"]
-    (plan,) = (path.stem for path in (table / "plans").iterdir())
+    (plan,) = (path.stem for path in table.glob("plans/*.parquet"))
     names = [f"{plan}-00000{i}.parquet" for i in range(3)]
     assert sorted(path.name for path in (table / "data").iterdir()) == names
     assert sorted(path.name for path in (table / "rejects").iterdir()) == names
@@ -212,14 +218,22 @@ def test_embed__an_engine_that_can_not_start_is_one_clear_error(
 
 
 def test_the_whole_job__train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, table, head = samples.write_folder(tmp_path / "images", per_class=20), tmp_path / "table", tmp_path / "head"
+    source, table = samples.write_folder(tmp_path / "images", per_class=20), tmp_path / "table"
     assert run_embed(capsys, source, table, "--unit-size", 16)[0] == 0
-    code, trained = run(capsys, train, "--table", table, "--head", head)
-    assert code == 0
+    for kind, options in (("logistic", ()), ("mlp", ("--hidden", "32,16", "--epochs", 20, "--learning-rate", 0.01))):
+        train_evaluate_predict(capsys, tmp_path / kind, source, table, kind, options)
+
+
+def train_evaluate_predict(
+    capsys: pytest.CaptureFixture[str], folder: Path, source: Path, table: Path, kind: str, options: tuple[object, ...]
+) -> None:
+    head = folder / "head"
+    code, trained = run(capsys, train, "--table", table, "--head", head, "--kind", kind, *options)
+    assert (code, trained["kind"]) == (0, kind)
     assert trained["classes"] == ["flower", "palace"]
     code, measured = run(capsys, evaluate, "--table", table, "--head", head)
     assert (code, measured["metrics"]) == (0, trained["metrics"]["test"])
-    by_table, by_source = tmp_path / "by-table", tmp_path / "by-source"
+    by_table, by_source = folder / "by-table", folder / "by-source"
     assert run(capsys, predict, "--head", head, "--table", table, "--output", by_table)[0] == 0
     code, record = run(capsys, predict, "--head", head, "--source", source, "--output", by_source)
     assert (code, record["ledger"]["embedded"]) == (0, 80)
@@ -257,3 +271,58 @@ def test_predict__embeds_with_the_heads_own_contract(
     code, record = run(capsys, predict, "--head", head, *wrong)
     assert (code, "weights_sha256" in record["error"]) == (2, True)
     assert not (tmp_path / "other").exists()
+
+
+def test_embed__the_rows_equal_the_reference_for_every_kind_of_image(
+    calibrated_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parity through the whole job: weights by http into the cache, read, decode, embed, commit, in uneven units."""
+    source, table, cache = tmp_path / "images", tmp_path / "table", tmp_path / "cache"
+    for name, data in samples.odd_images().items():
+        samples.write(source / name, data)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(calibrated_weights.parent))
+    with QuietServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/{calibrated_weights.name}"
+        options = ("--unit-size", 7, "--batch-size", 4, "--weights", url, "--cache-dir", cache)
+        code, record = run(capsys, embed, "--source", source, "--table", table, *options)
+        server.shutdown()
+    assert code == 0, record["stderr"]
+    assert record["contract"]["weights"] == url
+    assert len(list(cache.glob("weights/*.safetensors"))) == 1
+    found = rows(table)
+    paths = [Path(uri) for uri in found["uri"].to_pylist()]
+    assert sorted(path.name for path in paths) == sorted(samples.odd_images())
+    network = load_backbone("microsoftvision-resnet50", str(calibrated_weights)).network
+    reference = network_one_by_one(network, [page_normalise(page_pixels(path)) for path in paths])
+    assert worst_cosine(embeddings(found["embedding"]), reference) >= REDUCED
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Serves files, and says nothing."""
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            super().finish_request(request, client_address)
+
+
+def test_embed__limits_are_options(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    longest = max(path.stat().st_size for path in image_folder.rglob("*.jpg"))
+    large = samples.encode(samples.crop(3, 200, 300), "JPEG", quality=100)
+    assert len(large) > longest
+    samples.write(image_folder / "train" / "flower" / "large.jpg", large)
+    for name, value in (("--max-image-pixels", 96 * 128), ("--max-image-bytes", longest)):
+        _, record = run_embed(capsys, image_folder, tmp_path / name, name, value)
+        assert record["rejects_by_code"] == {"too_large": 1}
+        assert record["ledger"]["embedded"] == 12
+
+
+def test_jobs__refuse_a_file_where_a_folder_should_be(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = samples.write(tmp_path / "file", b"")
+    for place in (file, file / "below"):
+        code, record = run_embed(capsys, image_folder, place)
+        assert (code, f"{file} is a file" in record["error"]) == (2, True)
+        code, record = run(capsys, train, "--table", tmp_path, "--head", place)
+        assert (code, f"{file} is a file" in record["error"]) == (2, True)

@@ -32,6 +32,10 @@ def listed(root: Path) -> dict[str, tuple[str | None, str | None]]:
         ("cat/test/a.jpg", "test", None),
         ("train/a b#1%20/ünï?.JPG", "a b#1%20", "train"),
         ("cat/no-suffix", "cat", None),
+        ("cat/img_v1.0", "cat", None),
+        ("cat/a.jpg.1", "cat", None),
+        ("cat/b.jpeg?width=300", "cat", None),
+        ("cat/c.JPG ", "cat", None),
     ],
 )
 def test_refs__label_and_split(tmp_path: Path, path: str, label: str | None, split: str | None) -> None:
@@ -40,13 +44,13 @@ def test_refs__label_and_split(tmp_path: Path, path: str, label: str | None, spl
 
 
 def test_refs__passes_over_and_counts_what_promises_no_image(tmp_path: Path) -> None:
-    for name in ("a.txt", "b.TXT", "c.json", "LICENSE", ".hidden.jpg"):
+    for name in ("a.txt", "b.TXT", "c.json", "LICENSE", ".hidden.jpg", "x.unheard"):
         samples.write(tmp_path / name, b"text")
     for name in ("d.tiff", "e.heic", "f.svg", "empty-without-suffix"):
         samples.write(tmp_path / name, b"")
     source = FolderSource(str(tmp_path))
     assert [os.path.basename(ref.uri) for ref in source.refs()] == ["d.tiff", "e.heic", "empty-without-suffix", "f.svg"]
-    assert source.skipped == {".txt": 2, ".json": 1, "(no suffix)": 1}
+    assert source.skipped == {".txt": 2, ".json": 1, "(no suffix)": 1, ".unheard": 1}
 
 
 def test_refs__names_that_are_no_utf8(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ def table(tmp_path: Path) -> Table:
 
 
 def test_commit_unit__writes_rows_and_rejects(table: Table) -> None:
-    assert commit_unit(table, UNIT, rows("a", "b", "d"), rejects("c"), {"run": "r1"}) == Committed(3, 1, created=True)
+    committed = commit_unit(table, UNIT, rows("a", "b", "d"), rejects("c"), {"run": "r1"})
+    assert (committed.embedded, committed.rejected, committed.created) == (3, 1, True)
+    files = [Path(table.uri, folder, "plan-000003.parquet").read_bytes() for folder in ("data", "rejects")]
+    assert committed.sha256 == tuple(hashlib.sha256(data).hexdigest() for data in files)
     assert stored(table, "data") == ["a", "b", "d"]
     assert stored(table, "rejects") == ["c"]
     metadata = pq.read_schema(f"{table.uri}/data/plan-000003.parquet").metadata

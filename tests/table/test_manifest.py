@@ -47,17 +47,18 @@ def test_make_ledger__adds_up_at_every_step(table: Table, units: list[Unit]) -> 
     commit_unit(table, units[0], rows("a"), rejects("b"), {})
     assert make_ledger(table, units) == Ledger(planned=4, embedded=1, rejected=1, pending=2)
     assert pending_units(table, units) == [units[1]]
-    assert not write_manifest(table, INFO, units, {})
+    assert not write_manifest(table, INFO, units, {}, {})
     commit_unit(table, units[1], rows("c", "d"), rejects(), {})
     assert make_ledger(table, units) == Ledger(planned=4, embedded=3, rejected=1, pending=0)
     assert count_codes(table, units) == {"missing": 1}
 
 
 def test_write_manifest__names_each_file_with_its_digest(table: Table, units: list[Unit]) -> None:
-    commit_unit(table, units[0], rows("a"), rejects("b"), {})
+    committed = commit_unit(table, units[0], rows("a"), rejects("b"), {})
+    assert committed.sha256 is not None
     commit_unit(table, units[1], rows("c", "d"), rejects(), {})
-    assert write_manifest(table, INFO, units, {"run": "r"})
-    assert not write_manifest(table, INFO, units, {"run": "later"})
+    assert write_manifest(table, INFO, units, {"run": "r"}, {units[0]: committed.sha256})
+    assert not write_manifest(table, INFO, units, {"run": "later"}, {})
     manifest = json.loads(Path(table.manifest_uri(units[0].plan)).read_text())
     assert manifest["ledger"] == {"planned": 4, "embedded": 3, "rejected": 1, "pending": 0}
     assert manifest["num_units"] == 2
