@@ -49,6 +49,8 @@ class Surroundings:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A shell without job control starts background commands deaf to Ctrl-C, and that would be inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, job: str, *arguments: object, timeout_s: float = 200) -> tuple[int, str, str]:

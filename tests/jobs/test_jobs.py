@@ -30,7 +30,8 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 def run(capsys: pytest.CaptureFixture[str], job: Any, *arguments: object) -> tuple[int, dict[str, Any]]:
     code = job.main([*map(str, arguments), "--json"])
     out, err = capsys.readouterr()
-    return code, {**json.loads(out), "stderr": err}
+    record = next(line for line in out.splitlines() if line.startswith("{"))  # Ray may print in this very process, too
+    return code, {**json.loads(record), "stderr": err}
 
 
 def run_embed(
