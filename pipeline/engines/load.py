@@ -9,7 +9,7 @@ import torch
 from pipeline.backbones import Backbone
 from pipeline.engines.base import Engine
 from pipeline.engines.openvino import OpenVINOEngine, choose_precision, import_openvino
-from pipeline.engines.torch import TorchEngine
+from pipeline.engines.torch import TorchEngine, require_cuda
 from pipeline.errors import ConfigError
 from pipeline.options import Device, EngineName, Precision
 
@@ -46,11 +46,8 @@ def require_here(engine: EngineName, precision: Precision, device: Device) -> No
         ConfigError: It has no such device or precision.
     """
     engine, device = choose_engine(engine, device, cuda_here())
-    if device == "cuda" and not cuda_here():
-        raise ConfigError(
-            f"Asked for --device cuda, but PyTorch {torch.__version__} sees no CUDA device here. "
-            "Use --device cpu, or check the driver and that torch is a CUDA build."
-        )
+    if device == "cuda":
+        require_cuda()
     if engine == "openvino" and precision not in ("auto", "fp32"):
         choose_precision(import_openvino().Core(), precision)
 

@@ -21,6 +21,19 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 DEFAULT_BATCH_SIZE = {"cpu": 16, "cuda": 256}
 
 
+def require_cuda() -> None:
+    """Refuse to go on without a CUDA device that PyTorch can use.
+
+    Raises:
+        ConfigError: There is none here.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"Asked for --device cuda, but PyTorch {torch.__version__} sees no CUDA device here. "
+            "Use --device cpu, or check the driver and that torch is a CUDA build."
+        )
+
+
 class TorchEngine:
     """A backbone run by PyTorch: channels-last, autocast below float32, normalisation on the device."""
 
@@ -29,11 +42,8 @@ class TorchEngine:
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
-                f"Asked for --device cuda, but PyTorch {torch.__version__} sees no CUDA device here. "
-                "Use --device cpu, or check the driver and that torch is a CUDA build."
-            )
+        if device == "cuda":
+            require_cuda()
         if precision == "auto":
             precision = "fp16" if device == "cuda" else "fp32"
         if device == "cpu":
