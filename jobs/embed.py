@@ -14,9 +14,11 @@ def summary(record: dict[str, Any]) -> str:
     """Return what a person wants to know of the run."""
     new = record["new"]
     if new["embedded"] + new["rejected"]:
+        engines = f" ({'; '.join(record['engines'])})" if record["engines"] else ""
+        reused = f" ({new['reused']} of them copied, since the same bytes were embedded before)" if new["reused"] else ""
         done = (
-            f"Embedded {new['embedded']} images, rejected {new['rejected']}, at {record['images_per_s']} images/s "
-            f"({'; '.join(record['engines'])})."
+            f"Embedded {new['embedded']} images{reused}, rejected {new['rejected']}, "
+            f"at {record['images_per_s']} images/s{engines}."
         )
     else:
         done = "Nothing to do: every image of the source is in the table."

@@ -10,11 +10,13 @@ from pydantic import Field
 from pipeline.options import EmbeddingType, Options
 from pipeline.progress import ProgressCallback
 from pipeline.run_options import RunOptions
+from pipeline.sources.options import SourceOptions
 
 
 class _EmbedWhat(Options):
-    source: str = Field(description="Folder of images; the parent folder of an image is its label.")
-    table: str = Field(description="Folder of the embedding table; created, or completed and extended.")
+    table: str = Field(
+        description="Folder of the embedding table, local or in an object store; created, or completed and extended."
+    )
     backbone: str = Field("microsoftvision-resnet50", description="Feature extractor, see docs/backbones.md.")
     weights: str = Field(
         "auto",
@@ -25,7 +27,7 @@ class _EmbedWhat(Options):
     dtype: EmbeddingType = Field("float32", description="Type of the stored embeddings.")
 
 
-class EmbedOptions(RunOptions, _EmbedWhat):  # in this order --help begins with the source
+class EmbedOptions(RunOptions, _EmbedWhat, SourceOptions):  # in this order --help begins with the source
     """Embed every image of a source into a table of Parquet files."""
 
 
@@ -48,12 +50,12 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
     from pipeline.backbones import load_backbone, resolve_weights
     from pipeline.graph import BackboneSpec
     from pipeline.runs import Target, run
-    from pipeline.sources import FolderSource
+    from pipeline.sources import open_source
     from pipeline.stages.commit import to_schema
     from pipeline.table import TableInfo, data_schema, open_table
 
-    source = FolderSource(options.source)
-    table = open_table(options.table)
+    source = open_source(options)
+    table = open_table(options.table, options.table_storage_options)
     loaded = load_backbone(options.backbone, options.weights, options.preprocess, cache_dir=options.cache_dir)
     backbone = BackboneSpec(
         loaded.contract,
@@ -63,5 +65,6 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
     )
     info = TableInfo("embeddings", loaded.contract, options.dtype)
     schema = data_schema(options.dtype, loaded.contract.embedding_dim)
-    target = Target(table, info, backbone, schema.field("embedding").type, partial(to_schema, schema=schema))
+    vector = schema.field("embedding").type
+    target = Target(table, info, backbone, vector, lambda columns: partial(to_schema, schema=schema, columns=columns))
     return {"job": "embed", **run(options, source, target, on_progress)}

@@ -70,6 +70,9 @@ class RejectCode(str, Enum):
 
     EMPTY = "empty"
     MISSING = "missing"
+    DUPLICATE = "duplicate"
+    UNSAFE = "unsafe"
+    REFUSED = "refused"
     UNSUPPORTED = "unsupported"
     TRUNCATED = "truncated"
     UNDECODABLE = "undecodable"

@@ -16,19 +16,22 @@ from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
 
 from pipeline.backbones import Preprocessing, load_backbone
+from pipeline.content import ClusterMemory
 from pipeline.contract import FeatureContract
 from pipeline.counter import CountReporter
 from pipeline.engines import Engine, load_engine
 from pipeline.images import Limits
 from pipeline.layout import COMMIT_CPUS, EngineSpec, Layout
 from pipeline.sources import Source
-from pipeline.stages.commit import UnitReport, commit_and_report
+from pipeline.stages.commit import Finish, UnitReport, commit_and_report
 from pipeline.stages.embed import embed_unit, give_up
 from pipeline.stages.read import read_block
 from pipeline.table import Table, Unit
 
 logger = logging.getLogger(__name__)
 
+#: What a container is taken to hold as long as nobody has read it, for estimates of memory.
+_UNKNOWN_IMAGES = 1024
 # Ray Data's own default is to try again for ever, also with an image that ends the process each time.
 _MAX_RETRIES, _MAX_ACTOR_RESTARTS = 3, 10
 
@@ -56,7 +59,7 @@ class PlannedUnits(Datasource):
 
     def estimate_inmemory_data_size(self) -> int:
         """Return the bytes of all units' blocks."""
-        return sum(unit.num_images for unit in self._units) * self._bytes_per_image
+        return sum(unit.num_images or _UNKNOWN_IMAGES for unit in self._units) * self._bytes_per_image
 
     def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:  # noqa: ARG002
         """Return one task a unit; the units are the parallelism."""
@@ -65,7 +68,7 @@ class PlannedUnits(Datasource):
                 partial(self._read, unit),
                 BlockMetadata(
                     num_rows=unit.num_images,
-                    size_bytes=unit.num_images * self._bytes_per_image,
+                    size_bytes=(unit.num_images or _UNKNOWN_IMAGES) * self._bytes_per_image,
                     input_files=None,
                     exec_stats=None,
                 ),
@@ -126,9 +129,10 @@ def embed_units(
     *,
     limits: Limits,
     embedding_type: pa.DataType,
-    finish: Callable[[pa.Table], pa.Table],
+    finish: Finish,
     run: dict[str, Any],
     counter: Any,
+    memory: ClusterMemory | None,
 ) -> Iterator[UnitReport]:
     """Embed and commit units on the connected Ray cluster.
 
@@ -144,6 +148,7 @@ def embed_units(
         finish: Makes the data files' columns, see `pipeline.stages.commit.commit_block`.
         run: What identifies the run.
         counter: The progress counter's handle.
+        memory: What has been embedded before.
 
     Yields:
         What became of each unit, in the order in which they get ready. A unit whose process died again and again
@@ -151,16 +156,28 @@ def embed_units(
     """
     side = backbone.preprocessing.crop
     bytes_per_image = side * side * 3 + 512
-    largest = max(unit.num_images for unit in units)
-    with _data_context(largest * bytes_per_image):
+    with _data_context():
         blocks = _graph(
             PlannedUnits(
                 units,
-                partial(read_block, table=table, source=source, preprocessing=backbone.preprocessing, limits=limits),
+                partial(
+                    read_block,
+                    table=table,
+                    source=source,
+                    preprocessing=backbone.preprocessing,
+                    limits=limits,
+                    memory=memory,
+                ),
                 bytes_per_image,
             ),
             (backbone, spec, layout, embedding_type, counter),
-            partial(commit_and_report, table=table, finish=finish, run=run),
+            partial(
+                commit_and_report,
+                table=table,
+                finish=finish,
+                run=run,
+                on_committed=memory.add if memory is not None else None,
+            ),
             layout,
             len(units),
         )
@@ -206,9 +223,9 @@ def _graph(
 class _data_context:  # noqa: N801 (a context manager, used like a function)
     """Ray Data's settings for a run: units stay whole, no progress bars, and one lost unit doesn't stop the rest."""
 
-    def __init__(self, unit_bytes: int) -> None:
+    def __init__(self) -> None:
         self._wanted = {
-            "target_max_block_size": 2 * unit_bytes + 2**20,
+            "target_max_block_size": None,  # a unit is a block, and a container's size is not known before
             "enable_progress_bars": False,
             "print_on_execution_start": False,
             "max_errored_blocks": -1,

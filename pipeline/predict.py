@@ -7,7 +7,6 @@ import time
 from functools import partial
 from typing import Any
 
-import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from pipeline import storage
@@ -17,7 +16,7 @@ from pipeline.heads import Head, classify, load_head
 from pipeline.options import Options
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.run_options import RunOptions
-from pipeline.sources import FolderSource
+from pipeline.sources.options import SourceOptions
 from pipeline.table import (
     Ledger,
     Table,
@@ -26,10 +25,13 @@ from pipeline.table import (
     committed_names,
     create_table,
     data_files,
+    encode,
+    iter_files,
+    list_plans,
     open_table,
+    read_file,
     read_info,
 )
-from pipeline.table.commit import encode
 from pipeline.table.schema import embedding_type
 
 logger = logging.getLogger(__name__)
@@ -39,24 +41,34 @@ class _PredictWhat(Options):
     head: str = Field(description="Folder of the head.")
     output: str = Field(description="Folder of the predictions, as Parquet; created, or completed.")
     table: str | None = Field(None, description="Embedding table to classify; give this or --source.")
-    source: str | None = Field(None, description="Folder of images to embed and classify; give this or --table.")
     weights: str | None = Field(
         None, description="With --source: weights of the backbone; unset: those that the head's contract names."
     )
 
 
-class PredictOptions(RunOptions, _PredictWhat):
+class _PredictSource(SourceOptions):
+    source: str | None = Field(  # type: ignore[assignment]  # here one may do without
+        None, description="Images to embed and classify, as for jobs.embed; give this or --table."
+    )
+
+
+class PredictOptions(RunOptions, _PredictSource, _PredictWhat):
     """Classify the rows of a table, or the images of a source, with a head. The options of a run go with --source."""
 
     @model_validator(mode="after")
     def _one_input(self) -> PredictOptions:
         if (self.table is None) == (self.source is None):
             raise ValueError("give exactly one of --table and --source")
-        run_options = self.model_fields_set & (set(RunOptions.model_fields) | {"weights"}) - {"verbose"}
-        if self.table is not None and run_options:
-            names = ", ".join("--" + name.replace("_", "-") for name in sorted(run_options))
+        of_a_run = (set(RunOptions.model_fields) | set(SourceOptions.model_fields) | {"weights"}) - _WITH_A_TABLE
+        given = self.model_fields_set & of_a_run
+        if self.table is not None and given:
+            names = ", ".join("--" + name.replace("_", "-") for name in sorted(given))
             raise ValueError(f"{names} can be used with --source only, since a table's images are embedded already")
         return self
+
+
+#: Options of a run that mean something without a source, too.
+_WITH_A_TABLE = {"verbose", "table_storage_options"}
 
 
 def predict(options: PredictOptions, on_progress: ProgressCallback | None = None) -> dict[str, Any]:
@@ -70,21 +82,20 @@ def predict(options: PredictOptions, on_progress: ProgressCallback | None = None
         RunIncomplete: Images are pending; the same call again goes on.
         TooManyRejects: All images are done, but too many of them are rejects.
     """
-    head = load_head(options.head)
-    target = open_table(options.output)
+    head = load_head(options.head, options.table_storage_options)
+    target = open_table(options.output, options.table_storage_options)
     storage.require_folder(target.uri, "--output")
     info = TableInfo("predictions", head.contract, None, head.sha256)
     check_info(target, info)
     if options.table is not None:
-        record = _predict_table(open_table(options.table), target, info, head, on_progress)
+        embedded = open_table(options.table, options.table_storage_options)
+        record = _predict_table(embedded, target, info, head, on_progress)
     else:
-        assert options.source is not None
-        record = _predict_source(options.source, options, target, info, head, on_progress)
-    return {"job": "predict", "head": storage.local_path(options.head), "head_sha256": head.sha256, **record}
+        record = _predict_source(options, target, info, head, on_progress)
+    return {"job": "predict", "head": storage.absolute(options.head), "head_sha256": head.sha256, **record}
 
 
 def _predict_source(
-    source_uri: str,
     options: PredictOptions,
     table: Table,
     info: TableInfo,
@@ -95,10 +106,11 @@ def _predict_source(
     from pipeline.backbones import load_backbone, resolve_weights
     from pipeline.graph import BackboneSpec
     from pipeline.runs import Target, run
+    from pipeline.sources import open_source
 
-    plans = {name.removesuffix(".parquet") for name in storage.list_names(f"{table.uri}/plans")}
+    plans = {plan.name for plan in list_plans(table)}
     _refuse_other_input(table, [name for name in committed_names(table) if name.rpartition("-")[0] not in plans])
-    source = FolderSource(source_uri)
+    source = open_source(options)
     contract = head.contract
     weights = options.weights or contract.weights
     preset = str(contract.preprocessing["name"])
@@ -110,7 +122,8 @@ def _predict_source(
         contract, loaded.preprocessing, resolve_weights(contract.backbone, weights), options.cache_dir
     )
     vector = embedding_type("float32", contract.embedding_dim)
-    return run(options, source, Target(table, info, backbone, vector, partial(classify, head=head)), on_progress)
+    finish = partial(classify, head=head)
+    return run(options, source, Target(table, info, backbone, vector, lambda _: finish), on_progress)
 
 
 def _predict_table(
@@ -127,7 +140,7 @@ def _predict_table(
     names = {uri: uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in uris}
     committed = committed_names(table)
     _refuse_other_input(table, sorted(committed - set(names.values())))
-    counts = {uri: pq.read_metadata(storage.local_path(uri)).num_rows for uri in uris}
+    counts = {uri: len(rows) for uri, rows in iter_files(embedded, ["uri"])}
     planned = sum(counts.values())
     if not planned:
         raise TableError(f"Expected embeddings in {embedded.uri}, but it has no rows yet. Run jobs.embed first.")
@@ -136,8 +149,8 @@ def _predict_table(
     for uri in uris:
         if names[uri] in committed:
             continue
-        rows = pq.read_table(storage.local_path(uri), columns=["uri", "sha256", "label", "split", "embedding"])
-        storage.put_if_absent(f"{table.uri}/data/{names[uri]}.parquet", encode(classify(rows, head), {}))
+        rows = read_file(embedded, uri, ["uri", "sha256", "label", "split", "embedding"])
+        table.store.put_if_absent(table.data_uri(names[uri]), encode(classify(rows, head), {}))
         new += len(rows)
         if on_progress is not None:
             on_progress(Progress(planned, done + new, 0, new, time.perf_counter() - started))

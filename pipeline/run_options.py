@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from pipeline.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
@@ -28,7 +30,19 @@ class RunOptions(Options):
     unit_size: int = Field(
         1024, ge=1, le=65536, description="Images that are read, embedded and committed together (images)."
     )
-    limit: int | None = Field(None, ge=1, description="Take the first N images of the source only (images).")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Take the first N images of the source only (of containers: the first N shards or slices).",
+    )
+    prune: bool = Field(False, description="Take out the rows of images that this source had once and has no more.")
+    reuse: tuple[str, ...] = Field(
+        (),
+        description="Tables of the same features: images with the same bytes get their embeddings copied from there.",
+    )
+    table_storage_options: dict[str, Any] = Field(
+        {}, description="Of the table's (and the head's) file system, as for --storage-options."
+    )
     max_reject_fraction: float = Field(
         0.1, ge=0, le=1, description="Largest share of rejected images before the job ends with exit code 3 (0 to 1)."
     )

@@ -5,42 +5,48 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from ray.data.exceptions import SystemException
-from ray.exceptions import RayError
 
 from pipeline import cluster, storage
-from pipeline.counter import Counter, watch
+from pipeline.contract import require_same_features
 from pipeline.engines import require_here
-from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects
-from pipeline.graph import BackboneSpec, embed_units
-from pipeline.images import Limits
-from pipeline.layout import EngineSpec, plan_layout
-from pipeline.progress import Progress, ProgressCallback
-from pipeline.refs import refs_table
+from pipeline.errors import ConfigError, RunIncomplete, TableError, TooManyRejects
+from pipeline.graph import BackboneSpec
+from pipeline.progress import ProgressCallback
 from pipeline.run_options import RunOptions
 from pipeline.sources import Source
-from pipeline.stages.commit import UnitReport
+from pipeline.stages.commit import Finish
 from pipeline.table import (
+    Counts,
+    Ledger,
+    Listing,
+    Planned,
     Table,
     TableInfo,
-    Unit,
     check_info,
+    committed_names,
     count_codes,
+    count_units,
     create_table,
-    list_units,
+    forget_files,
+    is_complete,
     make_ledger,
-    pending_units,
-    plan_missing,
-    planned_refs,
+    open_table,
+    plan_source,
+    read_info,
+    take_back,
     write_manifest,
 )
+from pipeline.work import Outcome, Task, work
 
 logger = logging.getLogger(__name__)
+
+#: What a manifest says of the run that completed the plan.
+_MANIFEST_FIELDS = ("run", "started", "seconds", "images_per_s", "stage_s", "engines", "options")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +58,14 @@ class Target:
         info: What the table says of itself.
         backbone: What to embed with, meeting the table's contract.
         embedding_type: Arrow type of the embeddings on their way.
-        finish: Makes the data files' columns from rows with embeddings.
+        finish: For the extra columns that the table has, makes the data files' columns from rows with embeddings.
     """
 
     table: Table
     info: TableInfo
     backbone: BackboneSpec
     embedding_type: pa.DataType
-    finish: Callable[[pa.Table], pa.Table]
+    finish: Callable[[pa.Schema], Finish]
 
 
 def run(
@@ -88,6 +94,7 @@ def run(
     table, contract = target.table, target.info.contract
     storage.require_folder(table.uri, "--table or --output")
     check_info(table, target.info)
+    reuse = tuple(_open_reused(uri, options, target.info) for uri in options.reuse)
     if cluster.is_local():
         require_here(options.engine, options.precision, options.device)
     if contract.random_weights:
@@ -95,137 +102,163 @@ def run(
             "RANDOM WEIGHTS (%s): the backbone is not trained. Good for a trial; use trained weights for real work.",
             contract.weights,
         )
-    refs = refs_table(source.refs())
-    if not len(refs):
-        raise ConfigError(f"Expected images in the source, found none{_skipped_text(source)}. Check --source.")
-    refs = refs.slice(0, options.limit)
-    create_table(table, target.info)
-    units, changed = plan_missing(table, target.info.digest, refs, options.unit_size)
-    before = make_ledger(table, units)
-    logger.info(
-        "%d images planned, %d done before, %d to do%s.",
-        before.planned,
-        before.embedded + before.rejected,
-        before.pending,
-        _skipped_text(source),
-    )
-    if changed:
-        logger.warning("%d image(s) have changed since they were embedded; their rows stay as they are.", changed)
+    planned = _plan(options, source, target)
+    taken_back = take_back(table, planned.plans, lambda names: forget_files(table, names))
+    counts = _count(table, planned)
+    before = make_ledger(planned.units, counts)
+    _log_plan(planned, before, source)
     run_id = secrets.token_hex(4)
-    reports: list[UnitReport] = []
-    troubles: dict[Unit, str] = {}
-    work_s = 0.0
-    if before.pending:
-        work_started = time.perf_counter()
-        reports, troubles = _work(options, source, target, units, run_id, on_progress)
-        work_s = time.perf_counter() - work_started
-    ledger = make_ledger(table, units)
-    embedded, rejected = (sum(getattr(r, name) for r in reports if r.created) for name in ("embedded", "rejected"))
-    record: dict[str, Any] = {
+    outcome = Outcome()
+    if before.pending or any(unit.name not in counts for unit in planned.units):
+        forget_files(table, planned.replaced)
+        identity = {"run": run_id, "contract": contract.to_json()}
+        task = Task(
+            table,
+            planned.units,
+            source,
+            target.backbone,
+            target.embedding_type,
+            target.finish(planned.columns),
+            identity,
+            reuse,
+            before,
+        )
+        outcome = work(task, options, on_progress)
+        counts = _count(table, planned)
+    ledger = make_ledger(planned.units, counts)
+    record = {
         "status": "done",
         "run": run_id,
         "table": table.uri,
         "contract": contract.to_json(),
         "ledger": ledger.to_json(),
-        "new": {"embedded": embedded, "rejected": rejected},
-        "rejects_by_code": count_codes(table, units) if ledger.rejected else {},
-        "skipped_files": dict(source.skipped),
-        "changed_images": changed,
-        "engines": sorted({report.engine for report in reports if report.engine}),
+        **_new(outcome),
+        "rejects_by_code": count_codes(table, [n for n, c in counts.items() if c.rejects]) if ledger.rejected else {},
+        "source": {
+            "identity": source.identity,
+            "listed": planned.num_listed,
+            "new": planned.new,
+            "changed": planned.changed,
+            "removed": planned.removed,
+            "pruned": planned.pruned,
+            "repeated": planned.repeated,
+            "skipped": dict(source.skipped),
+            "seconds": round(planned.seconds, 3),
+        },
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
-        "images_per_s": round((embedded + rejected) / work_s, 2) if work_s else 0.0,
-        "stage_s": {name: round(sum(getattr(r, name) for r in reports), 3) for name in ("read_s", "embed_s")},
         "options": {k: storage.redact(v) if isinstance(v, str) else v for k, v in options.record().items()},
     }
-    everything = list_units(planned_refs(table))
-    digests = {
-        Unit(r.plan, r.unit, r.num_images): (r.data_sha256, r.rejects_sha256)
-        for r in reports
-        if r.data_sha256 is not None and r.rejects_sha256 is not None
+    if not ledger.pending:
+        touched = {unit.plan for unit in planned.units} | {
+            name.rpartition("-")[0] for name in planned.replaced | taken_back
+        }
+        _write_manifests(target, planned, sorted(touched), record, counts, outcome)
+    return _judge(record, outcome, options)
+
+
+def _plan(options: RunOptions, source: Source, target: Target) -> Planned:
+    columns = source.columns()
+
+    def refs(unit_size: int) -> Iterator[pa.Table]:
+        created = False
+        for part in source.refs(unit_size):
+            if len(part) and not created:  # a table comes into being once there is something to put in
+                create_table(target.table, target.info)
+                created = True
+            yield part
+
+    listing = Listing(
+        source.identity, source.containers, refs, columns, target.info.digest, options.unit_size, options.limit
+    )
+    planned = plan_source(target.table, listing, options.prune)
+    if not planned.num_listed:
+        raise ConfigError(f"Expected images in the source, found none{_skipped_text(source)}. Check --source.")
+    return planned
+
+
+def _open_reused(uri: str, options: RunOptions, info: TableInfo) -> Table:
+    """Open a table to copy embeddings from.
+
+    Raises:
+        ContractMismatch: It holds other features.
+        TableError: It is no table of embeddings, or one of less precision.
+    """
+    table = open_table(uri, options.table_storage_options)
+    stored = read_info(table)
+    if stored.kind != "embeddings":
+        raise TableError(f"Expected a table of embeddings at {table.uri} (--reuse), got one of {stored.kind}.")
+    require_same_features(stored.contract, info.contract, f"Table {table.uri} (--reuse)", "Leave that --reuse out.")
+    if stored.dtype != "float32" and info.dtype != stored.dtype:
+        raise TableError(
+            f"Expected float32 embeddings in {table.uri} (--reuse), got {stored.dtype}, which are less exact than "
+            "those of this run would be. Leave that --reuse out."
+        )
+    return table
+
+
+def _count(table: Table, planned: Planned) -> dict[str, Counts]:
+    committed = committed_names(table)
+    return count_units(table, [unit for unit in planned.units if unit.name in committed])
+
+
+def _new(outcome: Outcome) -> dict[str, Any]:
+    """Return the part of the record that tells what this run has done."""
+    created = [report for report in outcome.reports if report.created]
+    new = {name: sum(getattr(report, name) for report in created) for name in ("embedded", "reused", "rejected")}
+    done = new["embedded"] + new["rejected"]
+    stages = ("read_s", "embed_s")
+    return {
+        "new": new,
+        "engines": sorted({report.engine for report in outcome.reports if report.engine}),
+        "images_per_s": round(done / outcome.seconds, 2) if outcome.seconds else 0.0,
+        "stage_s": {name: round(sum(getattr(report, name) for report in outcome.reports), 3) for name in stages},
     }
-    for plan in sorted({unit.plan for unit in units}):
-        members = [unit for unit in everything if unit.plan == plan]
-        write_manifest(table, target.info, members, {k: record[k] for k in _MANIFEST_FIELDS}, digests)
-    return _judge(record, troubles, options)
 
 
-_MANIFEST_FIELDS = ("run", "started", "seconds", "images_per_s", "stage_s", "engines", "options")
-
-
-def _work(
-    options: RunOptions,
-    source: Source,
+def _write_manifests(
     target: Target,
-    units: list[Unit],
-    run_id: str,
-    on_progress: ProgressCallback | None,
-) -> tuple[list[UnitReport], dict[Unit, str]]:
-    """Do the pending units on Ray, in passes for as long as a pass gets some of them done."""
-    contract, table = target.info.contract, target.table
-    spec = EngineSpec(options.engine, options.precision, options.device, options.batch_size, options.num_actors)
-    identity = {"run": run_id, "contract": contract.to_json()}
-    reports: list[UnitReport] = []
-    troubles: dict[Unit, str] = {}
-    with cluster.connect(options.verbose) as connection:
-        if connection.dashboard:
-            logger.info("Ray dashboard: %s", connection.dashboard)
-        resources = cluster.resources()
-        layout = plan_layout(spec, resources, connection.can_grow)
-        most = f"up to {layout.max_actors} actor(s)" if layout.max_actors else "one actor a GPU"
-        logger.info("Engine %s on %s, %s.", layout.engine, layout.device, most)
-        if layout.device == "cuda" and resources.num_gpus < 1:
-            logger.warning("The cluster has no GPU now; waiting for a node with one to join.")
-        counter = Counter.remote()  # type: ignore[attr-defined]
-        with watch(counter, _progress_reporter(table, units, reports, on_progress)):
-            pending = pending_units(table, units)
-            while pending:
-                troubles.clear()
-                try:
-                    for report in embed_units(
-                        table,
-                        pending,
-                        source,
-                        target.backbone,
-                        spec,
-                        layout,
-                        limits=Limits(options.max_image_pixels, options.max_image_bytes),
-                        embedding_type=target.embedding_type,
-                        finish=target.finish,
-                        run=identity,
-                        counter=counter,
-                    ):
-                        if report.hopeless:
-                            raise ConfigError(str(report.trouble))
-                        reports.append(report)
-                        if report.trouble is not None:
-                            troubles[Unit(report.plan, report.unit, report.num_images)] = report.trouble
-                except (RayError, SystemException) as error:
-                    first_line = (str(error) or type(error).__name__).splitlines()[0]
-                    troubles[pending[0]] = f"Ray stopped: {type(error).__name__}: {first_line}"
-                left = pending_units(table, units)
-                if len(left) == len(pending):
-                    break
-                pending = left
-    return reports, troubles
+    planned: Planned,
+    plans: list[str],
+    record: dict[str, Any],
+    counts: dict[str, Counts],
+    outcome: Outcome,
+) -> None:
+    table = target.table
+    digests = {
+        report.name: (report.data_sha256, report.rejects_sha256)
+        for report in outcome.reports
+        if report.data_sha256 is not None and report.rejects_sha256 is not None
+    }
+    committed = committed_names(table)
+    for plan in plans:
+        units = planned.plan_units[plan]
+        if any(unit.name not in committed for unit in units) or is_complete(table, units):
+            continue
+        all_counts = {**count_units(table, [unit for unit in units if unit.name not in counts]), **counts}
+        run_record = {name: record[name] for name in _MANIFEST_FIELDS}
+        write_manifest(table, target.info, units, run_record, all_counts, digests)
 
 
-def _progress_reporter(
-    table: Table, units: list[Unit], reports: list[UnitReport], on_progress: ProgressCallback | None
-) -> Callable[[int], None]:
-    start, before = time.monotonic(), make_ledger(table, units)
-
-    def report(through_engine: int) -> None:
-        if on_progress is None:
-            return
-        committed = [report for report in reports if report.trouble is None]
-        finished = sum(report.embedded + report.rejected for report in committed)
-        new = min(max(through_engine, finished), before.pending)
-        done = before.planned - before.pending + new
-        rejected = before.rejected + sum(report.rejected for report in committed)
-        on_progress(Progress(before.planned, done, rejected, new, time.monotonic() - start))
-
-    return report
+def _log_plan(planned: Planned, before: Ledger, source: Source) -> None:
+    changes = [
+        f"{count} {what}"
+        for count, what in ((planned.new, "new"), (planned.changed, "changed"), (planned.pruned, "pruned"))
+        if count
+    ]
+    logger.info(
+        "%d images planned%s, %d done before, %d to do%s.",
+        before.planned,
+        f" ({', '.join(changes)})" if changes else "",
+        before.embedded + before.rejected,
+        before.pending,
+        _skipped_text(source),
+    )
+    kept = planned.removed - planned.pruned
+    if kept:
+        logger.warning("%d image(s) of this source are gone. Their rows stay; --prune takes them out.", kept)
+    if planned.repeated:
+        logger.warning("%d image(s) are named more than once by the source; each counts once.", planned.repeated)
 
 
 def _skipped_text(source: Source) -> str:
@@ -235,18 +268,18 @@ def _skipped_text(source: Source) -> str:
     return f" ({sum(source.skipped.values())} files passed over, not images by their names: {kinds})"
 
 
-def _judge(record: dict[str, Any], troubles: dict[Unit, str], options: RunOptions) -> dict[str, Any]:
+def _judge(record: dict[str, Any], outcome: Outcome, options: RunOptions) -> dict[str, Any]:
     ledger = record["ledger"]
     if ledger["pending"]:
         record["status"] = "pending"
-        reasons = list(troubles.values()) or ["A task failed or its process died; --verbose shows Ray's log."]
+        reasons = list(outcome.troubles.values()) or ["A task failed or its process died; --verbose shows Ray's log."]
         more = f" (and {len(reasons) - 1} more units in trouble)" if len(reasons) > 1 else ""
         raise RunIncomplete(
             f"{ledger['pending']} of {ledger['planned']} images are pending. {reasons[0]}{more}\n"
             "Nothing is lost: run the same command again to go on where it stopped.",
             record,
         )
-    fraction = ledger["rejected"] / ledger["planned"]
+    fraction = ledger["rejected"] / ledger["planned"] if ledger["planned"] else 0.0
     if fraction > options.max_reject_fraction:
         record["status"] = "too_many_rejects"
         codes = ", ".join(f"{count} {code}" for code, count in record["rejects_by_code"].items())

@@ -67,7 +67,7 @@ def fetch(uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACK
         if target.is_file() and recorded.is_file() and recorded.read_text().strip() == file_sha256(target):
             return target
         _download(uri, target, backoff_s)
-        storage.replace(str(recorded), file_sha256(target).encode())
+        storage.LocalStore().replace(str(recorded), file_sha256(target).encode())
     return target
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 from pipeline import __version__, storage
 from pipeline.contract import FeatureContract
 from pipeline.errors import TableError
+from pipeline.storage import StorageOptions
 
 HEAD_FORMAT_VERSION = 1
 #: Slope of the rectifier below zero; PyTorch's default of LeakyReLU.
@@ -94,9 +95,10 @@ def standardisation(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArra
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
-def save_head(head: Head, uri: str) -> None:
+def save_head(head: Head, uri: str, options: StorageOptions | None = None) -> None:
     """Write ``head.safetensors`` and ``head.json`` into a folder, in place of an older head's."""
-    folder = storage.local_path(uri)
+    folder = storage.absolute(uri)
+    store = storage.store_for(folder, options)
     tensors = head._tensor_bytes()
     description = {
         "format_version": HEAD_FORMAT_VERSION,
@@ -109,22 +111,23 @@ def save_head(head: Head, uri: str) -> None:
         "metrics": head.metrics,
         "created_by": f"vision-embedding-pipeline {__version__}",
     }
-    storage.replace(f"{folder}/head.safetensors", tensors)
-    storage.replace(f"{folder}/head.json", (json.dumps(description, indent=2) + "\n").encode())
+    store.replace(f"{folder}/head.safetensors", tensors)
+    store.replace(f"{folder}/head.json", (json.dumps(description, indent=2) + "\n").encode())
 
 
-def load_head(uri: str) -> Head:
+def load_head(uri: str, options: StorageOptions | None = None) -> Head:
     """Read what `save_head` wrote.
 
     Raises:
         TableError: There is no head, it is of another format, or its two files don't belong together.
     """
-    folder = storage.local_path(uri)
+    folder = storage.absolute(uri)
+    store = storage.store_for(folder, options)
     name = f"{folder}/head.json"
-    if not storage.exists(name):
+    if store.info(name) is None:
         raise TableError(f"Expected a head at {folder}, but it has no head.json. Check the path, or run jobs.train.")
     try:
-        description = json.loads(storage.read_bytes(name, 2**28))
+        description = json.loads(store.read_bytes(name, 2**28))
         if not isinstance(description, dict):
             raise ValueError(f"head.json holds a {type(description).__name__} instead of an object")
         if description["format_version"] != HEAD_FORMAT_VERSION:
@@ -132,7 +135,7 @@ def load_head(uri: str) -> Head:
                 f"Expected head format {HEAD_FORMAT_VERSION} in {name}, got {description['format_version']!r}. "
                 "Use the version of this package that wrote it."
             )
-        data = storage.read_bytes(f"{folder}/head.safetensors", 2**34)
+        data = store.read_bytes(f"{folder}/head.safetensors", 2**34)
         if hashlib.sha256(data).hexdigest() != description["tensors_sha256"]:
             raise TableError(f"head.safetensors in {folder} is not the file that head.json describes. Train again.")
         tensors = load(data)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.contract import FeatureContract
 from pipeline.errors import TableError
+from pipeline.storage import StorageOptions
 from pipeline.table import embeddings, open_table, read_info, read_rows
 
 Features = NDArray[np.float32]
@@ -54,13 +55,13 @@ class TableFeatures:
     num_unlabelled: int
 
 
-def read_features(table_uri: str) -> TableFeatures:
+def read_features(table_uri: str, options: StorageOptions | None = None) -> TableFeatures:
     """Read all labelled embeddings of a table into memory.
 
     Raises:
         TableError: No table, no rows, or no labels.
     """
-    table = open_table(table_uri)
+    table = open_table(table_uri, options)
     info = read_info(table)
     if info.kind != "embeddings":
         raise TableError(f"Expected a table of embeddings at {table.uri}, got one of {info.kind}.")

@@ -40,6 +40,9 @@ class TrainOptions(Options):
     patience: int = Field(10, ge=1, description="mlp: epochs without a better validation accuracy before it stops.")
     batch_size: int = Field(128, ge=1, description="mlp: rows in one step.")
     learning_rate: float = Field(3e-4, gt=0, le=1, description="mlp: step size of AdamW.")
+    table_storage_options: dict[str, Any] = Field(
+        {}, description="Of the table's and the head's file system (fsspec), as JSON; no credentials."
+    )
     verbose: bool = Field(False, description="Show the traceback of a failure.")
 
 
@@ -49,6 +52,9 @@ class EvaluateOptions(Options):
     table: str = Field(description="Embedding table with labels.")
     head: str = Field(description="Folder of the head.")
     split: str = Field("test", description="Rows to measure on: train, validation or test.")
+    table_storage_options: dict[str, Any] = Field(
+        {}, description="Of the table's and the head's file system (fsspec), as JSON; no credentials."
+    )
     verbose: bool = Field(False, description="Show the traceback of a failure.")
 
 
@@ -64,7 +70,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     """
     started = time.perf_counter()
     storage.require_folder(options.head, "--head")
-    features = read_features(options.table)
+    features = read_features(options.table, options.table_storage_options)
     training, validation, carved = _training_rows(features, options)
     classes = tuple(sorted(set(training.labels)))
     if len(classes) < 2:
@@ -100,11 +106,11 @@ def train(options: TrainOptions) -> dict[str, Any]:
     metrics = {name: evaluate_rows(head, rows) for name, rows in parts.items() if rows is not None and len(rows)}
     config = {**head.config, "seed": options.seed, "validation_from_train": carved, "table": options.table}
     head = replace(head, config=config, metrics=metrics)
-    save_head(head, options.head)
+    save_head(head, options.head, options.table_storage_options)
     return {
         "job": "train",
         "status": "done",
-        "head": storage.local_path(options.head),
+        "head": storage.absolute(options.head),
         "head_sha256": head.sha256,
         "kind": head.kind,
         "classes": list(classes),
@@ -136,8 +142,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         ContractMismatch: The table's features are not those that the head was trained on.
         ConfigError: The table has no rows of that split.
     """
-    head: Head = load_head(options.head)
-    features = read_features(options.table)
+    head: Head = load_head(options.head, options.table_storage_options)
+    features = read_features(options.table, options.table_storage_options)
     require_same_features(
         head.contract, features.contract, f"Head {options.head}", f"Embed the images of {options.table} the same way."
     )
@@ -147,9 +153,9 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     return {
         "job": "evaluate",
         "status": "done",
-        "head": storage.local_path(options.head),
+        "head": storage.absolute(options.head),
         "head_sha256": head.sha256,
-        "table": storage.local_path(options.table),
+        "table": storage.absolute(options.table),
         "split": options.split,
         "contract": head.contract.to_json(),
         "metrics": evaluate_rows(head, features.splits[options.split]),

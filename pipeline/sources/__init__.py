@@ -1,6 +1,7 @@
 """Where images come from."""
 
-from pipeline.sources.base import Source
+from pipeline.sources.base import Fetched, Reading, Source
+from pipeline.sources.detect import open_source
 from pipeline.sources.folder import FolderSource
 
-__all__ = ["FolderSource", "Source"]
+__all__ = ["Fetched", "FolderSource", "Reading", "Source", "open_source"]

@@ -1,4 +1,4 @@
-"""A folder tree of image files: the parent folder is the label, a top folder named like a split is the split."""
+"""A folder tree of image files, local or in a bucket; labels and splits are components of the path."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
+import pyarrow as pa
+
 from pipeline import storage
 from pipeline.errors import ConfigError, ImageReject, RejectCode, TransientError
 from pipeline.images import sniff
-from pipeline.refs import ImageRef
+from pipeline.refs import REF_SCHEMA, SOURCE_NAMES
+from pipeline.sources.base import Fetched, Reading
+from pipeline.sources.fetch import CONCURRENT_READS, fetch_in_order
+from pipeline.sources.paths import label_rule, split_rule, wanted
+from pipeline.storage import FileInfo, Store
 
-#: Top folders that name a split, in lower case.
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
+#: Rows of one table of refs.
+REFS_PER_TABLE = 16_384
 
 # fmt: off
-_IMAGE_SUFFIXES = frozenset((
+IMAGE_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
     ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".exr", ".hdr",
     ".svg", ".eps", ".psd", ".ico", ".dng", ".cr2", ".nef", ".arw",
@@ -38,49 +36,125 @@ _OTHER_SUFFIXES = frozenset((
 
 
 class FolderSource:
-    """Images below a local folder.
+    """Images below a folder.
 
     A file promises an image by its suffix, decodable here or not, so that none is lost in silence: what can't be
     decoded becomes a reject. Where the suffix is none that is known (``img_v1.0``), the first bytes decide. All other
     files are passed over and counted in ``skipped``.
+
+    Args:
+        root: The folder.
+        store: What holds it.
+        label_from: See `pipeline.sources.paths.label_rule`.
+        split_from: See `pipeline.sources.paths.split_rule`.
+        include: Patterns of which a file must match one.
+        exclude: Patterns of which it must match none.
+        concurrent_reads: Files on their way at once.
     """
 
-    def __init__(self, root: str) -> None:
-        path = storage.local_path(root)
-        if not os.path.isdir(path):
-            kind = "a file" if os.path.exists(path) else "nothing"
-            raise ConfigError(f"Expected a folder of images at {path}, found {kind} there. Check --source.")
-        self._root = path
-        self.skipped: Counter[str] = Counter()
+    containers = False
 
-    def refs(self) -> Iterator[ImageRef]:
+    def __init__(
+        self,
+        root: str,
+        store: Store | None = None,
+        label_from: str = "parent",
+        split_from: str = "auto",
+        include: tuple[str, ...] = (),
+        exclude: tuple[str, ...] = (),
+        concurrent_reads: int = CONCURRENT_READS,
+    ) -> None:
+        self._root = storage.absolute(root)
+        self._store = store or storage.store_for(self._root)
+        self._label_from, self._split_from = label_from, split_from
+        self._include, self._exclude = include, exclude
+        self._concurrent_reads = concurrent_reads
+        self.skipped: Counter[str] = Counter()
+        label_rule(label_from, split_from == "auto"), split_rule(split_from)  # a wrong one must fail here
+
+    @property
+    def identity(self) -> str:
+        """What tells this source from others."""
+        return f"folder {storage.local_uri(self._root) if storage.scheme(self._root) == 'file' else self._root}"
+
+    def columns(self) -> pa.Schema:
+        """Return no columns, once the folder is known to be there."""
+        if not self._store.is_folder(self._root):
+            kind = "a file" if self._store.info(self._root) else "nothing"
+            raise ConfigError(f"Expected a folder of images at {self._root}, found {kind} there. Check --source.")
+        return pa.schema([])
+
+    def refs(self, unit_size: int) -> Iterator[pa.Table]:  # noqa: ARG002
         """Yield every image, folder by folder in name order."""
         self.skipped.clear()
-        for info in storage.list_files(self._root):
-            path = storage.local_path(info.uri)
-            suffix = os.path.splitext(path)[1].lower()
-            if suffix not in _IMAGE_SUFFIXES and (suffix in _OTHER_SUFFIXES or not _looks_like_image(info, suffix)):
+        label = label_rule(self._label_from, self._split_from == "auto")
+        split, is_wanted = split_rule(self._split_from), wanted(self._include, self._exclude)
+        chosen = bool(self._include or self._exclude)
+        begin = len(self._root.rstrip("/")) + 1
+        columns: tuple[list[str | None], ...] = ([], [], [], [])
+        for info in self._store.list_files(self._root):
+            path = info.uri if not info.uri.startswith("file://") else storage.local_path(info.uri)
+            relative = path[begin:]
+            if chosen and not is_wanted(storage.printable(relative)):
+                self.skipped["left out by pattern"] += 1
+                continue
+            suffix = os.path.splitext(relative)[1].lower()
+            if suffix not in IMAGE_SUFFIXES and (suffix in _OTHER_SUFFIXES or not self._looks_like_image(info, suffix)):
                 self.skipped[storage.printable(suffix) or "(no suffix)"] += 1
                 continue
-            folders = os.path.relpath(path, self._root).split(os.sep)[:-1]
-            split = SPLIT_FOLDERS.get(folders[0].lower()) if folders else None
-            labelled = folders[1:] if split else folders
-            label = storage.printable(labelled[-1]) if labelled else None
-            yield ImageRef(info.uri, info.version, label, split)
+            parts = relative.split("/")
+            for column, value in zip(columns, (info.uri, info.version, label(parts), split(parts)), strict=True):
+                column.append(value)
+            if len(columns[0]) == REFS_PER_TABLE:
+                yield _table(columns)
+                columns = ([], [], [], [])
+        if columns[0]:
+            yield _table(columns)
 
-    def read(self, uri: str, max_bytes: int) -> bytes:
-        """Return an image's bytes; see `pipeline.sources.base.Source`."""
+    def _looks_like_image(self, info: FileInfo, suffix: str) -> bool:
+        """Return whether a file is an image, or may have been one before it was cut to nothing."""
         try:
-            return storage.read_bytes(uri, max_bytes)
+            return (info.size == 0 and not suffix) or sniff(self._store.read_bytes(info.uri, 16)) is not None
+        except OSError:
+            return True  # reading it will tell
+
+    def read(self, refs: pa.Table, max_bytes: int) -> Reading:
+        """Begin to read a unit."""
+        return FileReading(refs, self._store, self._root, max_bytes, self._concurrent_reads)
+
+
+def _table(columns: tuple[list[str | None], ...]) -> pa.Table:
+    uris, versions, labels, splits = columns
+    labels = [None if label is None else storage.printable(label) for label in labels]
+    ones = pa.repeat(pa.scalar(1, pa.int32()), len(uris))
+    arrays = [pa.array(uris, pa.string()), pa.array(versions, pa.string()), ones]
+    return pa.Table.from_arrays(
+        [*arrays, pa.array(labels, pa.string()), pa.array(splits, pa.string())], schema=REF_SCHEMA
+    )
+
+
+class FileReading:
+    """A unit of single files, several of them on their way at once; see `pipeline.sources.base.Reading`."""
+
+    def __init__(self, refs: pa.Table, store: Store, root: str, max_bytes: int, concurrent_reads: int) -> None:
+        self._refs, self._store, self._root = refs, store, root
+        self._max_bytes, self._concurrent_reads = max_bytes, concurrent_reads
+
+    def images(self) -> Iterator[Fetched]:
+        """Yield every image."""
+        yield from fetch_in_order(self._refs["uri"].to_pylist(), self._fetch, self._concurrent_reads)
+
+    def rows(self) -> pa.Table:
+        """Return what the plan knows of them."""
+        return self._refs.select(list(SOURCE_NAMES))
+
+    def _fetch(self, uri: str) -> Fetched:
+        try:
+            return Fetched(uri, self._store.read_bytes(uri, self._max_bytes))
         except FileNotFoundError:
-            if not os.path.isdir(self._root):  # a lost mount is no missing image
+            if not self._store.is_folder(self._root):  # a lost mount is no missing image
                 raise TransientError(f"The source folder {self._root} is gone. Mount it, and run again.") from None
-            raise ImageReject("read", RejectCode.MISSING, "The file was listed, but is not there any more.") from None
-
-
-def _looks_like_image(info: storage.FileInfo, suffix: str) -> bool:
-    """Return whether a file is an image, or may have been one before it was cut to nothing."""
-    try:
-        return (info.size == 0 and not suffix) or sniff(storage.read_bytes(info.uri, 16)) is not None
-    except OSError:
-        return True  # reading it will tell
+            reason = "The file was listed, but is not there any more."
+            return Fetched(uri, ImageReject("read", RejectCode.MISSING, reason))
+        except Exception as error:  # the unit says which of its images it was
+            raise TransientError(f"{uri} can't be read now: {type(error).__name__}: {error}") from error

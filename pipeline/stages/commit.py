@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.table import Table, Unit, commit_unit
+from pipeline.errors import ConfigError
+from pipeline.refs import extra_schema, unify
+from pipeline.table import Table, Unit, commit_unit, unit_name
 from pipeline.table.schema import IMAGE_FIELDS, REJECT_SCHEMA
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ class UnitReport:
         num_images: How many images it promises.
         embedded: Rows committed for it.
         rejected: Rejects committed for it.
+        reused: How many of the embedded ones have an embedding that was copied, not computed.
         created: Whether this run committed it.
         trouble: Why it stays pending; None where it is committed.
         hopeless: Whether ``trouble`` is such that no other try can help.
@@ -38,9 +41,10 @@ class UnitReport:
 
     plan: str
     unit: int
-    num_images: int
+    num_images: int | None
     embedded: int = 0
     rejected: int = 0
+    reused: int = 0
     created: bool = False
     trouble: str | None = None
     hopeless: bool = False
@@ -50,17 +54,31 @@ class UnitReport:
     rejects_sha256: str | None = None
     engine: str = ""
 
+    @property
+    def name(self) -> str:
+        """The unit's name."""
+        return unit_name(self.plan, self.unit)
+
+
+#: Makes a data file's columns from the good rows: `IMAGE_FIELDS`, ``embedding``, and then the extra columns.
+Finish = Callable[[pa.Table], pa.Table]
+
 
 def commit_block(
-    block: pa.Table, table: Table, finish: Callable[[pa.Table], pa.Table], run: dict[str, Any]
+    block: pa.Table,
+    table: Table,
+    finish: Finish,
+    run: dict[str, Any],
+    on_committed: Callable[[str, list[str]], None] | None = None,
 ) -> UnitReport:
     """Commit a unit.
 
     Args:
         block: What `embed_unit` returned.
         table: Where the unit belongs.
-        finish: Makes the data file's columns from the good rows, which have `IMAGE_FIELDS` and ``embedding``.
+        finish: Makes the data file's columns.
         run: What identifies the run, stored in the files' metadata.
+        on_committed: Called with a data file's URI and the SHA-256 (hex) of its rows' images, once it is there.
     """
     names = ["plan", "unit", "num_images", "trouble", "hopeless", "read_s", "embed_s", "engine"]
     (first,) = block.slice(0, 1).select(names).to_pylist()
@@ -77,23 +95,51 @@ def commit_block(
     )
     if report.trouble is not None:
         return report
+    replaces = _replaced_rows(block)
+    block = block.filter(block["present"])
     good = pc.is_null(block["code"])
     try:
-        rows = finish(block.filter(good).select([*(field.name for field in IMAGE_FIELDS), "embedding"]))
+        rows = finish(_with_extras(block.filter(good)))
         rejects = block.filter(pc.invert(good)).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
-        committed = commit_unit(table, unit, rows, rejects, {**run, "engine": report.engine})
+        reused = int(pc.sum(pc.and_(good, pc.invert(block["computed"]))).as_py() or 0)
+        details = {**run, "engine": report.engine, "reused": reused}
+        committed = commit_unit(table, unit, rows, rejects, details, replaces)
+    except ConfigError as error:
+        return replace(report, trouble=str(error), hopeless=True)
     except Exception as error:  # whatever it is, the unit stays pending, and the driver must know why
         logger.exception("A unit can't be committed.")
         return replace(report, trouble=f"It can't be committed: {type(error).__name__}: {error}")
+    if committed.created and on_committed is not None:
+        on_committed(table.data_uri(unit.name), rows["sha256"].to_pylist())
     data_sha256, rejects_sha256 = committed.sha256 or (None, None)
     return replace(
         report,
         embedded=committed.embedded,
         rejected=committed.rejected,
+        reused=min(reused, committed.embedded),
         created=committed.created,
         data_sha256=data_sha256,
         rejects_sha256=rejects_sha256,
     )
+
+
+def _with_extras(rows: pa.Table) -> pa.Table:
+    columns = rows.select([*(field.name for field in IMAGE_FIELDS), "embedding"])
+    if "extras" not in rows.column_names:
+        return columns
+    extras = rows["extras"].combine_chunks()
+    for place, field in enumerate(extras.type):
+        columns = columns.append_column(field, extras.field(place))
+    return columns
+
+
+def _replaced_rows(block: pa.Table) -> dict[str, pa.Array | None]:
+    """Return the URIs of the rows that the unit replaces, by the older unit's name; None for all of that unit's."""
+    names = [name for name in pc.unique(block["replaces"]).to_pylist() if name is not None]
+    if block["replaces_all"][0].as_py():
+        return dict.fromkeys(names)
+    uris = block["uri"]
+    return {name: uris.filter(pc.equal(block["replaces"], name)).combine_chunks() for name in names}
 
 
 #: The columns of a report on its way to the driver.
@@ -104,6 +150,7 @@ REPORT_SCHEMA = pa.schema(
         ("num_images", pa.int64()),
         ("embedded", pa.int64()),
         ("rejected", pa.int64()),
+        ("reused", pa.int64()),
         ("created", pa.bool_()),
         ("trouble", pa.string()),
         ("hopeless", pa.bool_()),
@@ -117,12 +164,33 @@ REPORT_SCHEMA = pa.schema(
 
 
 def commit_and_report(
-    block: pa.Table, table: Table, finish: Callable[[pa.Table], pa.Table], run: dict[str, Any]
+    block: pa.Table,
+    table: Table,
+    finish: Finish,
+    run: dict[str, Any],
+    on_committed: Callable[[str, list[str]], None] | None = None,
 ) -> pa.Table:
     """Commit a unit as Ray Data wants it: from a block to a block, here of one row, a `UnitReport`."""
-    return pa.Table.from_pylist([asdict(commit_block(block, table, finish, run))], schema=REPORT_SCHEMA)
+    report = commit_block(block, table, finish, run, on_committed)
+    return pa.Table.from_pylist([asdict(report)], schema=REPORT_SCHEMA)
 
 
-def to_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the rows with a schema's columns, in its order and types."""
-    return rows.select(schema.names).cast(schema)
+def to_schema(rows: pa.Table, schema: pa.Schema, columns: pa.Schema) -> pa.Table:
+    """Return the rows of a data file.
+
+    Args:
+        rows: What was found.
+        schema: The columns that every table has.
+        columns: Extra columns that the table has, null where the rows have none; others may follow.
+
+    Raises:
+        ConfigError: An extra column has another type than the table's.
+    """
+    found = extra_schema(rows.schema)
+    extras = unify([("the table", columns), ("the source", found)])
+    fixed = rows.select(schema.names).cast(schema)
+    for field in extras:
+        there = field.name in rows.column_names
+        values = rows[field.name].cast(field.type) if there else pa.nulls(len(rows), field.type)
+        fixed = fixed.append_column(field, values)
+    return fixed

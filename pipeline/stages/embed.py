@@ -32,21 +32,22 @@ def embed_unit(
         on_batch: Called with a number of images whenever so many more are done, rejects included.
 
     Returns:
-        The block with ``embedding``, ``hopeless``, ``embed_s`` and ``engine`` instead of ``pixels``. Rejects have zeros
-        as embedding.
+        The block with ``embedding``, ``hopeless``, ``embed_s`` and ``engine`` instead of ``pixels`` and ``vector``.
+        Rejects have zeros as embedding.
     """
     start = time.perf_counter()
-    good = np.asarray(pc.is_null(block["code"]))
     dim = embedding_type.list_size
     embeddings = np.zeros((len(block), dim), embedding_type.value_type.to_pandas_dtype())
     trouble = block["trouble"][0].as_py()
     outcome = {name: block[name].to_pylist() for name in ("stage", "code", "message")}
-    if trouble is None and good.any():
+    to_embed = np.flatnonzero(np.asarray(pc.greater(pc.binary_length(block["pixels"]), 0)))
+    if trouble is None:
         try:
-            _embed_rows(engine, block, np.flatnonzero(good), embeddings, on_batch)
+            _embed_rows(engine, block["pixels"].combine_chunks(), to_embed, embeddings, on_batch)
         except Exception as error:  # an engine may raise anything; the unit stays pending and says why
             logger.exception("The engine failed.")
             trouble = f"The engine {engine.info.engine} failed: {type(error).__name__}: {error}"
+        _copy_known(block, embeddings)
         for i in np.flatnonzero(~np.isfinite(embeddings).all(axis=1)):
             outcome["stage"][i], outcome["code"][i] = "embed", RejectCode.NON_FINITE.value
             outcome["message"][i] = (
@@ -54,12 +55,21 @@ def embed_unit(
                 f"{embedding_type.value_type}."
             )
             embeddings[i] = 0
-    on_batch(len(block) - int(good.sum()))
-    info = ", ".join(f"{key}={value}" for key, value in asdict(engine.info).items())
+    on_batch(int(pc.sum(block["present"]).as_py()) - len(to_embed))
+    info = ", ".join(f"{key}={value}" for key, value in asdict(engine.info).items()) if len(to_embed) else ""
     block = block.drop_columns([*outcome])
     for name, values in outcome.items():
         block = block.append_column(name, pa.array(values, pa.string()))
     return _finish(block, embeddings, embedding_type, trouble, False, time.perf_counter() - start, info)
+
+
+def _copy_known(block: pa.Table, embeddings: NDArray[Any]) -> None:
+    """Fill in the embeddings that were known before, and those of images that occur again in the unit."""
+    for i in np.flatnonzero(np.asarray(pc.is_valid(block["vector"]))):
+        with np.errstate(over="ignore"):
+            embeddings[i] = np.frombuffer(block["vector"][int(i)].as_py(), np.float32)
+    repeated = np.flatnonzero(np.asarray(pc.is_valid(block["copy_of"])))
+    embeddings[repeated] = embeddings[np.asarray(block["copy_of"].take(pa.array(repeated))).astype(np.int64)]
 
 
 def give_up(block: pa.Table, embedding_type: pa.DataType, error: Exception) -> pa.Table:
@@ -86,8 +96,10 @@ def _finish(
     engine: str,
 ) -> pa.Table:
     values = pa.array(embeddings.reshape(-1), embedding_type.value_type)
+    computed = pc.greater(pc.binary_length(block["pixels"]), 0)
     return (
-        block.drop_columns(["pixels", "trouble"])
+        block.append_column("computed", computed)
+        .drop_columns(["pixels", "vector", "trouble"])
         .append_column("trouble", constant(trouble, pa.string(), len(block)))
         .append_column("hopeless", constant(hopeless, pa.bool_(), len(block)))
         .append_column("embed_s", constant(embed_s, pa.float64(), len(block)))
@@ -98,20 +110,21 @@ def _finish(
 
 def _embed_rows(
     engine: Engine,
-    block: pa.Table,
-    indices: NDArray[np.int64],
+    column: pa.Array,
+    rows: NDArray[np.int64],
     embeddings: NDArray[Any],
     on_batch: Callable[[int], None],
 ) -> None:
-    column = block["pixels"].combine_chunks()
-    side = int((column.type.byte_width // 3) ** 0.5)
-    data = np.frombuffer(column.buffers()[1], np.uint8, len(column) * side * side * 3, column.offset * side * side * 3)
-    pixels = data.reshape(len(column), side, side, 3)
+    """Embed the pixels of some rows, which lie one behind the other in the column's buffer."""
+    if not len(rows):
+        return
+    offsets = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1, 8 * column.offset)
+    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    side = round((len(data) // len(rows) // 3) ** 0.5)
+    pixels = data.reshape(len(rows), side, side, 3)
     size = engine.info.batch_size
-    for start in range(0, len(indices), size):
-        part = indices[start : start + size]
-        contiguous = part[-1] - part[0] + 1 == len(part)
-        batch = pixels[part[0] : part[-1] + 1] if contiguous else pixels[part]
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
         with np.errstate(over="ignore"):  # float16 overflow shows as infinity, and then as a reject
-            embeddings[part] = embed(engine, batch)
+            embeddings[part] = embed(engine, pixels[start : start + size])
         on_batch(len(part))

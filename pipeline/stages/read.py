@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.errors import ImageReject
+from pipeline.errors import ImageReject, TransientError
 from pipeline.images import Limits, decode
 from pipeline.preprocessing import Preprocessing
-from pipeline.sources import Source
-from pipeline.table import Table, Unit, unit_refs
-from pipeline.table.schema import PLAN_SCHEMA
+from pipeline.refs import SOURCE_NAMES
+from pipeline.sources import Fetched, Source
+from pipeline.table import Table, Unit, ref_columns, unit_refs
 
-#: Waits in seconds between the attempts to read an image that may be readable later.
-READ_BACKOFF_S = (0.1, 0.5, 2.0)
+#: Images that are looked up among the embedded ones at once.
+_LOOK_UP = 64
 
 _OUTCOME = pa.schema(
     [
@@ -29,8 +31,59 @@ _OUTCOME = pa.schema(
         ("stage", pa.string()),
         ("code", pa.string()),
         ("message", pa.string()),
+        ("copy_of", pa.int32()),
+        ("vector", pa.binary()),
     ]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """An image that was embedded before.
+
+    Args:
+        width: Of the decoded image (pixels).
+        height: Likewise.
+        vector: Its embedding's bytes: float32 of shape (D,).
+    """
+
+    width: int
+    height: int
+    vector: bytes
+
+
+class Memory(Protocol):
+    """Finds embeddings by their images' content."""
+
+    def find(self, sha256: Sequence[str]) -> list[Embedded | None]:
+        """Return what is known of images, by the SHA-256 (hex) of their bytes."""
+
+
+class _Rows:
+    """The images of a unit as they come in; the pixels of those to embed lie one behind the other."""
+
+    def __init__(self, num_images: int) -> None:
+        self.outcomes: list[dict[str, Any]] = []
+        self.uris: list[str] = []
+        self.first: dict[str, int] = {}
+        self._lengths: list[int] = []
+        self._data, self._used, self._expected = np.empty(0, np.uint8), 0, num_images
+
+    def add(self, uri: str, outcome: dict[str, Any], pixels: NDArray[np.uint8] | None = None) -> None:
+        self.uris.append(uri)
+        self.outcomes.append({**dict.fromkeys(_OUTCOME.names), **outcome})
+        self._lengths.append(0 if pixels is None else pixels.size)
+        if pixels is not None:
+            end = self._used + pixels.size
+            if end > len(self._data):  # in place, where the system can: the pixels of a unit are most of its memory
+                self._data.resize(max(end, self._expected * pixels.size, 2 * len(self._data)), refcheck=False)
+            self._data[self._used : end] = pixels.reshape(-1)
+            self._used = end
+
+    def pixel_column(self) -> pa.Array:
+        offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self._data[: self._used])]
+        return pa.Array.from_buffers(pa.large_binary(), len(self._lengths), buffers)
 
 
 def read_unit(
@@ -39,58 +92,130 @@ def read_unit(
     source: Source,
     preprocessing: Preprocessing,
     limits: Limits,
-    backoff_s: tuple[float, ...] = READ_BACKOFF_S,
+    memory: Memory | None = None,
 ) -> pa.Table:
     """Read, decode, resize and crop a unit's images.
 
+    Args:
+        table: Whose plan the unit is of.
+        unit: Which one.
+        source: Where its images are.
+        preprocessing: From a decoded image to pixels.
+        limits: What a single image may cost.
+        memory: What has been embedded before; such images are not decoded.
+
     Returns:
-        A table with the columns of the unit's refs, ``sha256``, ``width``, ``height``, the outcome columns, ``read_s``
-        and ``pixels``: fixed-size binary, uint8 of shape (crop, crop, 3), BGR, zeros for a reject.
+        The unit's block. For each image: uri, label, split; ``extras``, a struct of the extra columns, if there are
+        any; sha256, width, height; the outcome columns; ``copy_of``, the row of the same image in this block;
+        ``vector``, the embedding where it is known; ``pixels``, uint8 of shape (crop, crop, 3), BGR, or no bytes where
+        there is nothing to embed. And on every row: plan, unit, num_images, replaces, trouble, read_s; ``present`` is
+        false on the one row of a unit that has no images.
     """
     start = time.perf_counter()
     refs = unit_refs(table, unit)
-    side = preprocessing.crop
-    pixels = np.zeros((len(refs), side, side, 3), np.uint8)
-    rows: list[dict[str, Any]] = []
+    reading = source.read(ref_columns(refs), limits.max_bytes)
+    rows = _Rows(unit.num_images or 0)
     trouble = None
-    for i, uri in enumerate(refs["uri"].to_pylist()):
-        row: dict[str, Any] = dict.fromkeys(_OUTCOME.names)
-        rows.append(row)
+    images = reading.images()
+    while True:
         try:
-            data = _read_with_retries(source, uri, limits.max_bytes, backoff_s)
-            row["sha256"] = hashlib.sha256(data).hexdigest() if len(data) <= limits.max_bytes else None
-            image = decode(data, limits)
-            row["height"], row["width"] = image.shape[:2]
-            pixels[i] = preprocessing.pixels(image)
-        except ImageReject as reject:
-            row.update(stage=reject.stage, code=reject.code.value, message=reject.message)
+            batch = list(islice(images, _LOOK_UP))
         except Exception as error:  # only a reject is permanent; whatever else happens, the unit is tried again later
-            trouble = f"{uri} can't be read now: {type(error).__name__}: {error}"
+            own = isinstance(error, TransientError)
+            trouble = str(error) if own else f"The images can't be read now: {type(error).__name__}: {error}"
             break
-    rows.extend(dict.fromkeys(_OUTCOME.names) for _ in range(len(refs) - len(rows)))
-    return _block(refs, rows, pixels, unit, trouble, time.perf_counter() - start)
+        if not batch:
+            break
+        _take(rows, batch, preprocessing, limits, memory)
+    known = reading.rows() if trouble is None else None
+    return _block(refs, known, rows, unit, trouble, time.perf_counter() - start)
+
+
+def _take(
+    rows: _Rows, batch: list[Fetched], preprocessing: Preprocessing, limits: Limits, memory: Memory | None
+) -> None:
+    """Decode what is neither a reject, nor known from this unit or from another."""
+    digests = [_sha256(image.data, limits) for image in batch]
+    unknown = sorted({sha for sha in digests if sha is not None and sha not in rows.first})
+    found = dict(zip(unknown, memory.find(unknown), strict=True)) if memory is not None and unknown else {}
+    for place, sha in enumerate(digests):
+        image = batch[place]
+        batch[place] = Fetched(image.uri, b"")  # the bytes are needed no more
+        if isinstance(image.data, ImageReject):
+            rows.add(image.uri, _reject(image.data))
+            continue
+        if sha is not None and sha in rows.first:
+            rows.add(image.uri, {**rows.outcomes[rows.first[sha]], "copy_of": rows.first[sha], "vector": None})
+            continue
+        if sha is not None:
+            rows.first[sha] = len(rows.uris)
+        embedded = found.get(sha) if sha is not None else None
+        if embedded is not None:
+            rows.add(
+                image.uri,
+                {"sha256": sha, "width": embedded.width, "height": embedded.height, "vector": embedded.vector},
+            )
+            continue
+        try:
+            decoded = decode(image.data, limits)
+            outcome = {"sha256": sha, "width": decoded.shape[1], "height": decoded.shape[0]}
+            rows.add(image.uri, outcome, preprocessing.pixels(decoded))
+        except ImageReject as reject:
+            rows.add(image.uri, {"sha256": sha, **_reject(reject)})
+
+
+def _sha256(data: bytes | ImageReject, limits: Limits) -> str | None:
+    if isinstance(data, ImageReject) or len(data) > limits.max_bytes:
+        return None
+    return hashlib.sha256(data).hexdigest()
+
+
+def _reject(reject: ImageReject) -> dict[str, str]:
+    return {"stage": reject.stage, "code": reject.code.value, "message": reject.message}
 
 
 def _block(
-    refs: pa.Table,
-    rows: list[dict[str, Any]],
-    pixels: NDArray[np.uint8],
-    unit: Unit,
-    trouble: str | None,
-    read_s: float,
+    refs: pa.Table, known: pa.Table | None, rows: _Rows, unit: Unit, trouble: str | None, read_s: float
 ) -> pa.Table:
-    outcome = pa.Table.from_pylist(rows, schema=_OUTCOME)
-    for name in _OUTCOME.names:
-        refs = refs.append_column(name, outcome[name])
-    length, side = pixels.shape[:2]
-    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(side * side * 3), length, [None, pa.py_buffer(pixels)])
-    return (
-        refs.append_column("plan", constant(unit.plan, pa.string(), length))
-        .append_column("num_images", constant(unit.num_images, pa.int64(), length))
-        .append_column("trouble", constant(trouble, pa.string(), length))
-        .append_column("read_s", constant(read_s, pa.float64(), length))
-        .append_column("pixels", column)
-    )
+    present = trouble is None and bool(rows.uris)
+    if not present:  # one row that says so
+        rows = _Rows(1)
+        rows.add("", {})
+        known = None
+    length = len(rows.uris)
+    columns: dict[str, Any] = {
+        "uri": pa.array(rows.uris, pa.string()),
+        "label": pa.nulls(length, pa.string()) if known is None else known["label"].cast(pa.string()),
+        "split": pa.nulls(length, pa.string()) if known is None else known["split"].cast(pa.string()),
+    }
+    if known is not None and known["uri"].to_pylist() != rows.uris:
+        raise AssertionError("the source's rows are not those of its images")
+    outcome = pa.Table.from_pylist(rows.outcomes, schema=_OUTCOME)
+    columns.update(zip(_OUTCOME.names, outcome.columns, strict=True))
+    extras = [] if known is None else [field for field in known.schema if field.name not in SOURCE_NAMES]
+    if known is not None and extras:
+        arrays = [known[field.name].combine_chunks() for field in extras]
+        columns["extras"] = pa.StructArray.from_arrays(arrays, fields=extras)
+    columns["replaces"] = _replaces(refs, length)
+    columns["pixels"] = rows.pixel_column()
+    constants: list[tuple[str, Any, pa.DataType]] = [
+        ("plan", unit.plan, pa.string()),
+        ("unit", unit.number, pa.int64()),
+        ("num_images", unit.num_images, pa.int64()),
+        ("present", present, pa.bool_()),
+        ("replaces_all", len(refs) == 1 and bool(refs["num_images"][0].as_py() != 1), pa.bool_()),
+        ("trouble", trouble, pa.string()),
+        ("read_s", read_s, pa.float64()),
+    ]
+    columns.update({name: constant(value, kind, length) for name, value, kind in constants})
+    return pa.table(columns)
+
+
+def _replaces(refs: pa.Table, length: int) -> pa.Array:
+    """Return the older unit of each row: of each image, or of the one container that all the rows come from."""
+    if len(refs) == length:
+        return refs["replaces"].combine_chunks()
+    return constant(refs["replaces"][0].as_py() if len(refs) == 1 else None, pa.string(), length)
 
 
 def constant(value: Any, kind: pa.DataType, length: int) -> pa.Array:
@@ -98,28 +223,21 @@ def constant(value: Any, kind: pa.DataType, length: int) -> pa.Array:
     return pa.repeat(pa.scalar(value, kind), length)
 
 
-def _read_with_retries(source: Source, uri: str, max_bytes: int, backoff_s: tuple[float, ...]) -> bytes:
-    for wait_s in backoff_s:
-        try:
-            return source.read(uri, max_bytes)
-        except OSError:
-            time.sleep(wait_s)
-    return source.read(uri, max_bytes)
-
-
 def read_block(
-    unit: Unit, table: Table, source: Source, preprocessing: Preprocessing, limits: Limits
+    unit: Unit,
+    table: Table,
+    source: Source,
+    preprocessing: Preprocessing,
+    limits: Limits,
+    memory: Memory | None = None,
 ) -> Iterator[pa.Table]:
     """Read a unit as Ray Data wants it: as an iterator of blocks, here of one.
 
     Where not even the plan can be read, the block has one row that says so.
     """
     try:
-        yield read_unit(table, unit, source, preprocessing, limits)
+        yield read_unit(table, unit, source, preprocessing, limits, memory)
     except Exception as error:  # Ray would drop the block, and nobody would know why
         trouble = f"Unit {unit.number} can't be read now: {type(error).__name__}: {error}"
-        row = {"uri": "", "version": "", "unit": unit.number, "label": None, "split": None}
-        side = preprocessing.crop
-        nothing = np.zeros((1, side, side, 3), np.uint8)
-        refs = pa.Table.from_pylist([row], schema=PLAN_SCHEMA)
-        yield _block(refs, [dict.fromkeys(_OUTCOME.names)], nothing, unit, trouble, 0.0)
+        nothing = pa.table({"replaces": pa.nulls(1, pa.string()), "num_images": pa.nulls(1, pa.int32())})
+        yield _block(nothing, None, _Rows(1), unit, trouble, 0.0)

@@ -1,9 +1,21 @@
 """The embedding table: plan, commit, ledger, read."""
 
-from pipeline.table.commit import Committed, commit_unit
-from pipeline.table.manifest import Ledger, count_codes, make_ledger, pending_units, write_manifest
-from pipeline.table.plan import Unit, committed_names, list_units, plan_missing, planned_refs, unit_refs
-from pipeline.table.read import data_files, embeddings, read_rows
+from pipeline.table.amend import encode, take_back, take_out
+from pipeline.table.commit import Committed, Counts, commit_unit, count_rows
+from pipeline.table.manifest import (
+    FileDigests,
+    Ledger,
+    count_codes,
+    count_units,
+    forget_files,
+    is_complete,
+    make_ledger,
+    pending_units,
+    write_manifest,
+)
+from pipeline.table.plan import Plan, Unit, committed_names, list_plans, plan_batches, ref_columns, unit_refs
+from pipeline.table.planning import Listing, Planned, load_promises, plan_source
+from pipeline.table.read import data_files, embeddings, iter_files, read_file, read_rows
 from pipeline.table.schema import (
     Table,
     TableInfo,
@@ -17,7 +29,12 @@ from pipeline.table.schema import (
 
 __all__ = [
     "Committed",
+    "Counts",
+    "FileDigests",
     "Ledger",
+    "Listing",
+    "Plan",
+    "Planned",
     "Table",
     "TableInfo",
     "Unit",
@@ -25,18 +42,29 @@ __all__ = [
     "commit_unit",
     "committed_names",
     "count_codes",
+    "count_rows",
+    "count_units",
     "create_table",
     "data_files",
     "data_schema",
     "embeddings",
-    "list_units",
+    "encode",
+    "forget_files",
+    "is_complete",
+    "iter_files",
+    "list_plans",
+    "load_promises",
     "make_ledger",
     "open_table",
     "pending_units",
-    "plan_missing",
-    "planned_refs",
+    "plan_batches",
+    "plan_source",
+    "read_file",
     "read_info",
     "read_rows",
+    "ref_columns",
+    "take_back",
+    "take_out",
     "unit_name",
     "unit_refs",
     "write_manifest",

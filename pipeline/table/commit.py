@@ -9,6 +9,9 @@ A unit passes through three states, and no step leads back:
 Each step is one create-only PUT under a name that only this unit has. The rejects go first, always, even when there are
 none: so the first writer to get there settles them for every other one (a second driver, a retried task, a process
 that slept), who then commit the rest of the unit or nothing. A reader counts rejects of committed units only.
+
+Where a unit holds images that have changed, the rows of the old ones leave the units that held them between the two
+steps, see `pipeline.table.amend`: so old and new row are never both there.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import storage
 from pipeline.errors import TransientError
+from pipeline.table.amend import encode, take_out
 from pipeline.table.plan import Unit
 from pipeline.table.schema import Table
 
@@ -46,7 +50,14 @@ class Committed:
     sha256: tuple[str, str] | None = None
 
 
-def commit_unit(table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table, run: dict[str, Any]) -> Committed:
+def commit_unit(
+    table: Table,
+    unit: Unit,
+    rows: pa.Table,
+    rejects: pa.Table,
+    run: dict[str, Any],
+    replaces: Mapping[str, pa.Array | None] | None = None,
+) -> Committed:
     """Commit one unit.
 
     Args:
@@ -55,30 +66,34 @@ def commit_unit(table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table, run
         rows: One row for each image that gave a result, with a column ``uri``.
         rejects: One row for each image that did not, of `pipeline.table.schema.REJECT_SCHEMA`.
         run: What made the rows, as plain JSON values; stored in the files' metadata.
+        replaces: By the name of an older unit, the URIs of the rows that this unit replaces; None for all of its rows.
 
     Raises:
         TransientError: An earlier attempt settled other rejects than this one found, so the unit can't be completed.
         OSError: The storage refused; the unit stays pending.
     """
-    if len(rows) + len(rejects) != unit.num_images:
+    if unit.num_images is not None and len(rows) + len(rejects) != unit.num_images:
         raise AssertionError(f"unit {unit} promises {unit.num_images} images, got {len(rows)} + {len(rejects)}")
-    metadata = {b"vep": json.dumps({"plan": unit.plan, "unit": unit.number, **run}).encode()}
+    metadata = {"plan": unit.plan, "unit": unit.number, **run}
     rejects_file = encode(rejects, metadata)
-    settled_here = storage.put_if_absent(table.rejects_uri(unit.plan, unit.number), rejects_file)
+    settled_here = table.store.put_if_absent(table.rejects_uri(unit.name), rejects_file)
     if not settled_here:
         rows, rejects = _follow_settled_rejects(table, unit, rows, rejects)
+    for name, uris in (replaces or {}).items():
+        take_out(table, name, uris)
     data_file = encode(rows, metadata)
-    if storage.put_if_absent(table.data_uri(unit.plan, unit.number), data_file):
+    if table.store.put_if_absent(table.data_uri(unit.name), data_file):
         digests = hashlib.sha256(data_file).hexdigest(), hashlib.sha256(rejects_file).hexdigest()
         return Committed(len(rows), len(rejects), created=True, sha256=digests if settled_here else None)
-    return Committed(*count_rows(table, unit), created=False)
+    counts = count_rows(table, unit.name)
+    return Committed(counts.rows, counts.rejects, created=False)
 
 
 def _follow_settled_rejects(table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table) -> tuple[pa.Table, pa.Table]:
-    uri = table.rejects_uri(unit.plan, unit.number)
-    settled = pq.read_table(storage.local_path(uri))
+    uri = table.rejects_uri(unit.name)
+    settled = pq.read_table(io.BytesIO(table.store.read_bytes(uri)))
     new = rejects.filter(pc.invert(pc.is_in(rejects["uri"], settled["uri"].combine_chunks())))
-    if len(new) and not storage.exists(table.data_uri(unit.plan, unit.number)):
+    if len(new) and table.store.info(table.data_uri(unit.name)) is None:
         raise TransientError(
             f"{len(new)} image(s) of this unit became unreadable after an earlier attempt had settled its rejects in "
             f"{uri} (the first: {new['uri'][0]}: {new['message'][0]}). Restore them and run again; or, if no other run "
@@ -87,34 +102,35 @@ def _follow_settled_rejects(table: Table, unit: Unit, rows: pa.Table, rejects: p
     return rows.filter(pc.invert(pc.is_in(rows["uri"], settled["uri"].combine_chunks()))), settled
 
 
-def count_rows(table: Table, unit: Unit) -> tuple[int, int]:
-    """Return how many rows and how many rejects a committed unit has, from the files' footers."""
-    uris = table.data_uri(unit.plan, unit.number), table.rejects_uri(unit.plan, unit.number)
-    embedded, rejected = (pq.read_metadata(storage.local_path(uri)).num_rows for uri in uris)
-    return embedded, rejected
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a committed unit holds.
 
-
-def encode(rows: pa.Table, metadata: dict[bytes, bytes]) -> bytes:
-    """Return a Parquet file's bytes.
-
-    Labels and splits repeat, so they get a dictionary; embeddings don't compress and don't repeat, so they get none.
+    Args:
+        rows: Rows in its data file.
+        rejects: Rows in its rejects file.
+        reused: How many of the rows have an embedding that was copied, not computed; as of the unit's commit.
     """
-    buffer = io.BytesIO()
-    names = set(rows.column_names)
-    pq.write_table(
-        rows.replace_schema_metadata(metadata),
-        buffer,
-        row_group_size=max(1, len(rows)),
-        use_dictionary=sorted(names & {"label", "split", "predicted_label"}),
-        compression={name: "NONE" if name == "embedding" else "ZSTD" for name in names},
-    )
-    return buffer.getvalue()
+
+    rows: int
+    rejects: int
+    reused: int = 0
 
 
-def sha256_of(uri: str) -> str:
+def count_rows(table: Table, name: str) -> Counts:
+    """Return what a committed unit holds, from its files' footers."""
+    with table.store.open(table.data_uri(name), _FOOTER_BYTES) as file:
+        data = pq.read_metadata(file)
+    with table.store.open(table.rejects_uri(name), _FOOTER_BYTES) as file:
+        rejects = pq.read_metadata(file)
+    reused = json.loads((data.metadata or {}).get(b"vep", b"{}")).get("reused", 0)
+    return Counts(data.num_rows, rejects.num_rows, min(reused, data.num_rows))
+
+
+#: Bytes fetched for a footer.
+_FOOTER_BYTES = 2**16
+
+
+def sha256_of(table: Table, uri: str) -> str:
     """Return the SHA-256 (hex) of a stored file."""
-    with storage.open_stream(uri) as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.sha256(table.store.read_bytes(uri)).hexdigest()

@@ -1,31 +1,48 @@
-"""The ledger of a run and the manifest of a complete plan."""
+"""The ledger of a run and the manifests of complete plans."""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from io import BytesIO
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline import __version__, storage
-from pipeline.table.commit import count_rows, sha256_of
+from pipeline import __version__
+from pipeline.table.commit import Counts, count_rows, sha256_of
 from pipeline.table.plan import Unit, committed_names
-from pipeline.table.schema import FORMAT_VERSION, Table, TableInfo, unit_name
+from pipeline.table.schema import FORMAT_VERSION, Table, TableInfo
+
+_PARALLEL_READS = 16
+#: SHA-256 (hex) of a unit's data file and rejects file.
+FileDigests = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The accounting of a run, in images; ``planned = embedded + rejected + pending``."""
+    """The accounting of a run, in images; ``planned = embedded + rejected + pending``.
+
+    A container that has not been read counts as the images it is known to hold, and as one where nobody knows yet.
+
+    Args:
+        planned: What the run is to bring into the table.
+        embedded: Rows in data files.
+        rejected: Rows in rejects files.
+        pending: Neither yet.
+        reused: How many of the embedded ones have an embedding that was copied, not computed.
+    """
 
     planned: int
     embedded: int
     rejected: int
     pending: int
+    reused: int = 0
 
     def to_json(self) -> dict[str, int]:
         """Return the counts by name."""
@@ -35,34 +52,78 @@ class Ledger:
 def pending_units(table: Table, units: Sequence[Unit]) -> list[Unit]:
     """Return the units that are not committed."""
     committed = committed_names(table)
-    return [unit for unit in units if unit_name(unit.plan, unit.number) not in committed]
+    return [unit for unit in units if unit.name not in committed]
 
 
-def count_codes(table: Table, units: Sequence[Unit]) -> dict[str, int]:
-    """Return how many rejects of each code the committed ones of some units have."""
-    count: Counter[str] = Counter()
-    for unit in set(units) - set(pending_units(table, units)):
-        path = storage.local_path(table.rejects_uri(unit.plan, unit.number))
-        count.update(pq.read_table(path, columns=["code"])["code"].to_pylist())
-    return dict(sorted(count.items()))
+def count_units(table: Table, units: Iterable[Unit]) -> dict[str, Counts]:
+    """Return what committed units hold, by their names: from the manifests, and else from the files' footers."""
+    units = list(units)
+    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        manifests = pool.map(lambda plan: _read_manifest(table, plan), sorted({unit.plan for unit in units}))
+        files = {file["path"]: file for manifest in manifests if manifest is not None for file in manifest["files"]}
+        counts, others = {}, []
+        for unit in units:
+            data, rejects = (files.get(path) for path in _paths(unit))
+            if data is None or rejects is None:
+                others.append(unit.name)
+            else:
+                counts[unit.name] = Counts(data["rows"], rejects["rows"], data.get("reused", 0))
+        counts.update(zip(others, pool.map(lambda name: count_rows(table, name), others), strict=True))
+    return counts
 
 
-def make_ledger(table: Table, units: Sequence[Unit]) -> Ledger:
-    """Count what has become of the images of some units, from the table itself."""
-    committed = committed_names(table)
-    planned = embedded = rejected = 0
+def _paths(unit: Unit) -> tuple[str, str]:
+    return f"data/{unit.name}.parquet", f"rejects/{unit.name}.parquet"
+
+
+def is_complete(table: Table, units: Sequence[Unit]) -> bool:
+    """Return whether the plan of some units, all that it has, has a manifest that names all their files."""
+    manifest = _read_manifest(table, units[0].plan)
+    return manifest is not None and len(manifest["files"]) == 2 * len(units)
+
+
+def make_ledger(units: Sequence[Unit], counts: Mapping[str, Counts]) -> Ledger:
+    """Count what has become of the images of some units.
+
+    Args:
+        units: The units, with what each promises by now.
+        counts: What the committed ones of them hold, by their names.
+    """
+    planned = embedded = rejected = reused = 0
     for unit in units:
-        planned += unit.num_images
-        if unit_name(unit.plan, unit.number) in committed:
-            rows, rejects = count_rows(table, unit)
-            embedded += rows
-            rejected += rejects
-    return Ledger(planned, embedded, rejected, planned - embedded - rejected)
+        count = counts.get(unit.name)
+        if count is None:
+            planned += 1 if unit.num_images is None else unit.num_images
+            continue
+        rows, rejects = count.rows, count.rejects
+        if unit.num_images is not None:  # rows of images that a later unit is about to replace are none of this one's
+            rejects = min(rejects, unit.num_images)
+            rows = min(rows, unit.num_images - rejects)
+        planned += rows + rejects
+        embedded += rows
+        rejected += rejects
+        reused += min(count.reused, rows)
+    return Ledger(planned, embedded, rejected, planned - embedded - rejected, reused)
+
+
+def count_codes(table: Table, names: Iterable[str]) -> dict[str, int]:
+    """Return how many rejects of each code some committed units have."""
+
+    def codes(name: str) -> list[str]:
+        data = BytesIO(table.store.read_bytes(table.rejects_uri(name)))
+        found: list[str] = pq.read_table(data, columns=["code"])["code"].to_pylist()
+        return found
+
+    count: Counter[str] = Counter()
+    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        for found in pool.map(codes, names):
+            count.update(found)
+    return dict(sorted(count.items()))
 
 
 def versions() -> dict[str, str]:
     """Return the versions of what shapes the results."""
-    packages = ("ray", "torch", "openvino", "opencv-python-headless", "pillow", "pyarrow", "numpy")
+    packages = ("ray", "torch", "openvino", "opencv-python-headless", "pillow", "pyarrow", "numpy", "fsspec")
     return {
         "vision-embedding-pipeline": __version__,
         "python": platform.python_version(),
@@ -75,42 +136,81 @@ def write_manifest(
     info: TableInfo,
     units: Sequence[Unit],
     run: dict[str, Any],
-    digests: Mapping[Unit, tuple[str, str]],
+    counts: Mapping[str, Counts],
+    digests: Mapping[str, FileDigests],
 ) -> bool:
-    """Write the manifest of a plan whose units are all committed.
+    """Write the manifest of a plan whose units are all committed, unless a whole one is there.
 
     Args:
         table: Where the plan belongs.
         info: What the table holds.
-        units: All units of one plan.
+        units: All units of one plan, with what each promises by now.
         run: The run that completed it: its timings and engines.
-        digests: SHA-256 (hex) of data and rejects file of the units that this run wrote; the others are read again.
+        counts: What the units hold, by their names.
+        digests: Digests of the files that this run wrote, by the units' names; the others are read again.
 
     Returns:
-        Whether it was written; False where units are pending or the manifest was there already.
+        Whether it was written.
     """
     plan = units[0].plan
-    if storage.exists(table.manifest_uri(plan)):
+    uri = table.manifest_uri(plan)
+    there = _read_manifest(table, plan)
+    listed = {} if there is None else {file["path"]: file for file in there["files"]}
+    if len(listed) == 2 * len(units) or any(unit.name not in counts for unit in units):
         return False
-    ledger = make_ledger(table, units)
-    if ledger.pending:
-        return False
-    files = []
-    for unit in units:
-        rows, rejects = count_rows(table, unit)
-        data_uri, rejects_uri = table.data_uri(plan, unit.number), table.rejects_uri(plan, unit.number)
-        data_sha256, rejects_sha256 = digests.get(unit) or (sha256_of(data_uri), sha256_of(rejects_uri))
-        name = f"{unit_name(plan, unit.number)}.parquet"
-        files.append({"path": f"data/{name}", "rows": rows, "sha256": data_sha256})
-        files.append({"path": f"rejects/{name}", "rows": rejects, "sha256": rejects_sha256})
+
+    def entries(unit: Unit) -> list[dict[str, Any]]:
+        paths = _paths(unit)
+        known = [listed[path] for path in paths if path in listed]
+        if len(known) == len(paths):
+            return known
+        count = counts[unit.name]
+        found = digests.get(unit.name) or [sha256_of(table, f"{table.uri}/{path}") for path in paths]
+        return [
+            {"path": paths[0], "rows": count.rows, "reused": count.reused, "sha256": found[0]},
+            {"path": paths[1], "rows": count.rejects, "sha256": found[1]},
+        ]
+
+    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        files = [entry for part in pool.map(entries, units) for entry in part]
     manifest = {
         "format_version": FORMAT_VERSION,
         "plan": plan,
         "contract_digest": info.contract.digest,
         "num_units": len(units),
-        "ledger": ledger.to_json(),
+        "ledger": make_ledger(units, counts).to_json(),
         "files": files,
         "completed_by": run,
         "versions": versions(),
     }
-    return storage.put_if_absent(table.manifest_uri(plan), (json.dumps(manifest, indent=2) + "\n").encode())
+    if there is None:
+        return table.store.put_if_absent(uri, _encode(manifest))
+    table.store.replace(uri, _encode(manifest))
+    return True
+
+
+def forget_files(table: Table, names: Iterable[str]) -> None:
+    """Take the files of some units out of their plans' manifests, before rows are taken out of those files.
+
+    What a manifest names always has the digest that the manifest gives. `write_manifest` puts them back.
+    """
+    for plan in sorted({name.rpartition("-")[0] for name in names}):
+        manifest = _read_manifest(table, plan)
+        if manifest is None:
+            continue
+        gone = {f"{folder}/{name}.parquet" for name in names for folder in ("data", "rejects")}
+        kept = [file for file in manifest["files"] if file["path"] not in gone]
+        if len(kept) < len(manifest["files"]):
+            table.store.replace(table.manifest_uri(plan), _encode({**manifest, "files": kept}))
+
+
+def _read_manifest(table: Table, plan: str) -> dict[str, Any] | None:
+    try:
+        manifest: dict[str, Any] = json.loads(table.store.read_bytes(table.manifest_uri(plan)))
+    except FileNotFoundError:
+        return None
+    return manifest
+
+
+def _encode(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=2) + "\n").encode()

@@ -1,20 +1,36 @@
-"""The plan: which images a run promises, cut into units before any work starts."""
+"""Plans: what runs have promised, written before any work starts, in a sequence that every run agrees on.
+
+A plan is a Parquet file with one row an image or a container, one row group a unit. Plans are numbered, and each is
+created only if its number is free: so two runs that plan at the same moment are put in order, without a lock, by
+whatever store holds the table, and the later one sees what the earlier one has promised. What a later plan says of an
+image supersedes what an earlier one said.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import storage
-from pipeline.errors import TransientError
+from pipeline.errors import TableError, TransientError
+from pipeline.refs import REF_NAMES, extra_schema
 from pipeline.table.schema import PLAN_SCHEMA, Table, unit_name
+
+#: Units of one plan at most: keeps a plan's footer, which every task reads, below 0.5 MB.
+UNITS_PER_PLAN = 256
+#: Bytes fetched at a time from a plan in an object store: a unit's row group is some 50 kB.
+_PLAN_BLOCK_BYTES = 2**18
+_PARALLEL_READS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,113 +40,166 @@ class Unit:
     Args:
         plan: The plan's name.
         number: Its place in the plan.
-        num_images: How many images it promises.
+        num_images: How many images it promises; None for a container that nobody has read yet.
     """
 
     plan: str
     number: int
-    num_images: int
+    num_images: int | None
+
+    @property
+    def name(self) -> str:
+        """The name that its files share."""
+        return unit_name(self.plan, self.number)
 
 
-def planned_refs(table: Table) -> pa.Table:
-    """Return the refs of every plan in the table: the columns of `PLAN_SCHEMA` and ``plan``."""
-    parts = []
-    for name in storage.list_names(f"{table.uri}/plans"):
-        plan = name.removesuffix(".parquet")
-        part = pq.read_table(storage.local_path(table.plan_uri(plan)))
-        parts.append(part.append_column("plan", pa.array([plan] * len(part), pa.string())))
-    if not parts:
-        return PLAN_SCHEMA.append(pa.field("plan", pa.string())).empty_table()
-    return pa.concat_tables(parts)
-
-
-def add_plan(table: Table, promise: str, refs: pa.Table, unit_size: int) -> str:
-    """Write the plan for images that no plan holds yet.
-
-    The name is a digest of the promise and the refs, and the file is never replaced: a run that plans the same images
-    again finds the plan that stands, with its units.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan's description, from its footer.
 
     Args:
-        table: Where the plan belongs.
+        sequence: Its number.
+        name: The number and a digest of what it promises; begins the names of its units' files.
+        source: The identity of the source that it lists, see `pipeline.sources.Source`.
+        containers: Whether its rows are containers.
+        unit_size: Images a unit, as it was asked for.
+        columns: The extra columns that the table has from this plan on.
+        num_units: How many units it has.
+    """
+
+    sequence: int
+    name: str
+    source: str
+    containers: bool
+    unit_size: int
+    columns: pa.Schema
+    num_units: int
+
+
+def read_plan(table: Table, sequence: int) -> Plan:
+    """Read a plan's description.
+
+    Raises:
+        TableError: It is no plan.
+    """
+    uri = table.plan_uri(sequence)
+    try:
+        with table.store.open(uri, _PLAN_BLOCK_BYTES) as file:
+            value = json.loads(pq.read_metadata(file).metadata[b"vep"])
+        columns = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(value.pop("columns"))))
+        return Plan(sequence=sequence, columns=columns, **value)
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise TableError(f"Expected a plan in {uri}, but it is damaged ({error}). Restore it.") from None
+
+
+def list_plans(table: Table, start: int = 0) -> list[Plan]:
+    """Return every plan of a table from a number on, in order."""
+    names = table.store.list_names(f"{table.uri}/plans")
+    numbers = sorted(int(name.removesuffix(".parquet")) for name in names if name.removesuffix(".parquet").isdecimal())
+    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        return list(pool.map(lambda sequence: read_plan(table, sequence), [n for n in numbers if n >= start]))
+
+
+def write_plan(
+    table: Table,
+    sequence: int,
+    promise: str,
+    source: str,
+    refs: pa.Table,
+    unit_lengths: Sequence[int],
+    *,
+    containers: bool,
+    unit_size: int,
+    columns: pa.Schema,
+) -> Plan | None:
+    """Write a plan, unless its number is taken.
+
+    Args:
+        table: Where it belongs.
+        sequence: Its number.
         promise: What each image is to become, see `pipeline.table.schema.TableInfo.digest`.
-        refs: The images, a table of `pipeline.refs.REF_SCHEMA`.
-        unit_size: Images a unit.
+        source: The identity of the source.
+        refs: What is promised: the columns of `PLAN_SCHEMA` but ``unit``, and extra columns.
+        unit_lengths: Rows of each unit, in order; none for a plan that takes promises back.
+        containers: Whether the rows are containers.
+        unit_size: Images a unit, as it was asked for.
+        columns: Every extra column that the table has by now.
 
     Returns:
-        The plan's name.
+        The plan; None where another run took the number.
     """
-    digest = hashlib.sha256(promise.encode())
-    for batch in refs.to_batches(max_chunksize=65536):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            digest.update(json.dumps(row).encode())
-    plan = digest.hexdigest()[:16]
-    units = pa.array(np.arange(len(refs)) // unit_size, pa.int32())
-    planned = refs.add_column(2, PLAN_SCHEMA.field("unit"), units).cast(PLAN_SCHEMA)
+    numbers = np.repeat(np.arange(len(unit_lengths), dtype=np.int32), unit_lengths) if len(unit_lengths) else None
+    units = pa.array(numbers if numbers is not None else np.full(len(refs), -1, np.int32))
+    names = [*PLAN_SCHEMA.names, *extra_schema(refs.schema).names]
+    planned = refs.append_column("unit", units).select(names).combine_chunks()
+    digest = hashlib.sha256(f"{promise} {source} ".encode())
+    with pa.ipc.new_stream(_Hashing(digest), planned.schema) as stream:
+        stream.write_table(planned)
+    plan = Plan(
+        sequence, f"{sequence:06d}-{digest.hexdigest()[:12]}", source, containers, unit_size, columns, len(unit_lengths)
+    )
+    description: dict[str, Any] = {
+        "name": plan.name,
+        "source": source,
+        "containers": containers,
+        "unit_size": unit_size,
+        "columns": base64.b64encode(columns.serialize()).decode(),
+        "num_units": plan.num_units,
+    }
+    schema = planned.schema.with_metadata({b"vep": json.dumps(description).encode()})
     buffer = io.BytesIO()
-    # A row group is a unit, so that a task reads the refs of its unit and nothing else.
-    pq.write_table(planned, buffer, row_group_size=unit_size, compression="zstd")
-    storage.put_if_absent(table.plan_uri(plan), buffer.getvalue())
-    return plan
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        start = 0
+        for length in unit_lengths or [len(planned)]:  # a row group is a unit: a task reads its own and nothing else
+            writer.write_table(planned.slice(start, length).cast(schema), row_group_size=length)
+            start += length
+    return plan if table.store.put_if_absent(table.plan_uri(sequence), buffer.getvalue()) else None
+
+
+class _Hashing(io.RawIOBase):
+    """A file that keeps a digest of what is written to it."""
+
+    def __init__(self, digest: Any) -> None:
+        self._digest = digest
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return len(data)
+
+
+def plan_batches(table: Table, plan: Plan) -> Iterator[pa.Table]:
+    """Yield what a plan promises, unit by unit.
+
+    Yields:
+        Tables of `PLAN_SCHEMA` and the extra columns.
+    """
+    with table.store.open(table.plan_uri(plan.sequence)) as stream, pq.ParquetFile(stream) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, use_threads=False)
 
 
 def unit_refs(table: Table, unit: Unit) -> pa.Table:
     """Read what one unit promises.
 
     Returns:
-        A table of `PLAN_SCHEMA`.
+        A table of `PLAN_SCHEMA` and the extra columns.
     """
-    with pq.ParquetFile(storage.local_path(table.plan_uri(unit.plan))) as file:
-        refs = file.read_row_group(unit.number)
-    if len(refs) != unit.num_images or set(pc.unique(refs["unit"]).to_pylist()) != {unit.number}:
-        raise TransientError(
-            f"Expected {unit.num_images} images of unit {unit.number} in {table.plan_uri(unit.plan)}, "
-            f"got {len(refs)} of other units. The plan was changed; restore it."
-        )
+    uri = table.plan_uri(int(unit.plan.partition("-")[0]))
+    with table.store.open(uri, _PLAN_BLOCK_BYTES) as stream, pq.ParquetFile(stream) as file:
+        refs = file.read_row_group(unit.number, use_threads=False)
+    if set(pc.unique(refs["unit"]).to_pylist()) != {unit.number}:
+        raise TransientError(f"Expected unit {unit.number} of {uri}, got another. The plan was changed; restore it.")
     return refs
 
 
-def list_units(planned: pa.Table) -> list[Unit]:
-    """Return every unit in what `planned_refs` returned, in order."""
-    counts = planned.group_by(["plan", "unit"]).aggregate([("uri", "count")])
-    counts = counts.sort_by([("plan", "ascending"), ("unit", "ascending")])
-    columns = (counts[name].to_pylist() for name in ("plan", "unit", "uri_count"))
-    return [Unit(*values) for values in zip(*columns, strict=True)]
-
-
 def committed_names(table: Table) -> set[str]:
-    """Return the names of the committed units' data files, without their suffix."""
-    return {name.removesuffix(".parquet") for name in storage.list_names(f"{table.uri}/data")}
+    """Return the names of the committed units."""
+    return {name.removesuffix(".parquet") for name in table.store.list_names(f"{table.uri}/data")}
 
 
-def plan_missing(table: Table, promise: str, refs: pa.Table, unit_size: int) -> tuple[list[Unit], int]:
-    """Plan the images that no plan holds yet.
-
-    Args:
-        table: Where the plan belongs.
-        promise: What each image is to become, see `add_plan`.
-        refs: All images of a source, a table of `pipeline.refs.REF_SCHEMA`.
-        unit_size: Images a unit.
-
-    Returns:
-        Every unit, of any plan, that holds one of these images; and how many of the images have changed since the unit
-        that holds them was committed.
-    """
-    with storage.lock(f"{table.uri}/plans/.lock"):  # two runs whose listings differ must not plan the same image twice
-        planned = _plan_new(table, promise, refs, unit_size)
-    listed = refs["uri"].combine_chunks()
-    mine = planned.filter(pc.is_in(planned["uri"], listed))
-    wanted = {(unit.plan, unit.number) for unit in list_units(mine)}
-    units = [unit for unit in list_units(planned) if (unit.plan, unit.number) in wanted]
-    versions = refs["version"].take(pc.index_in(mine["uri"], listed))
-    changed = mine.filter(pc.not_equal(mine["version"], versions)).select(["plan", "unit"]).to_pylist()
-    committed = committed_names(table)
-    return units, sum(unit_name(row["plan"], row["unit"]) in committed for row in changed)
-
-
-def _plan_new(table: Table, promise: str, refs: pa.Table, unit_size: int) -> pa.Table:
-    planned = planned_refs(table)
-    new = refs.filter(pc.invert(pc.is_in(refs["uri"], planned["uri"].combine_chunks())))
-    if len(new):
-        add_plan(table, promise, new, unit_size)
-        planned = planned_refs(table)
-    return planned
+def ref_columns(refs: pa.Table) -> pa.Table:
+    """Return the columns that a source gave, out of what a plan holds."""
+    return refs.select([*REF_NAMES, *extra_schema(refs.schema).names])

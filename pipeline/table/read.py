@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,30 +16,60 @@ from pipeline import storage
 from pipeline.errors import TableError
 from pipeline.table.schema import Table
 
+_PARALLEL_READS = 8
+#: Bytes fetched at a time where only some columns of a file are read.
+_COLUMN_BLOCK_BYTES = 2**18
+
 
 def data_files(table: Table) -> list[str]:
     """Return the URIs of the data files, in order."""
-    return [f"{table.uri}/data/{name}" for name in storage.list_names(f"{table.uri}/data") if name.endswith(".parquet")]
+    names = table.store.list_names(f"{table.uri}/data")
+    return [f"{table.uri}/data/{name}" for name in names if name.endswith(".parquet")]
 
 
 def read_rows(table: Table, columns: Sequence[str]) -> pa.Table:
-    """Read columns of every committed row, in the order of the files.
+    """Read columns of every committed row, in the order of the files; a column that a file lacks is null there.
 
     Raises:
-        TableError: The table has no committed rows.
+        TableError: The table has no committed rows, or none of its files has one of the columns.
     """
-    parts = [_read_file(uri, columns) for uri in data_files(table)]
-    rows = pa.concat_tables(parts) if parts else None
+    parts = list(iter_files(table, columns))
+    rows = pa.concat_tables((part for _, part in parts), promote_options="default") if parts else None
     if rows is None or not len(rows):
         raise TableError(f"Expected embeddings in {table.uri}, but it has no rows yet. Run jobs.embed first.")
-    return rows
+    missing = [name for name in columns if name not in rows.column_names]
+    if missing:
+        raise TableError(f"Expected columns {', '.join(missing)} in {table.uri}, found {', '.join(rows.column_names)}.")
+    return rows.select(list(columns))
 
 
-def _read_file(uri: str, columns: Sequence[str]) -> pa.Table:
+def iter_files(table: Table, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+    """Yield each data file's URI and those of the columns that it has; a few files are read ahead."""
+    uris = data_files(table)
+    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        for start in range(0, len(uris), 4 * _PARALLEL_READS):
+            part = uris[start : start + 4 * _PARALLEL_READS]
+            yield from zip(part, pool.map(lambda uri: read_file(table, uri, columns), part), strict=True)
+
+
+def read_file(table: Table, uri: str, columns: Sequence[str]) -> pa.Table:
+    """Read those of some columns that a data file has.
+
+    Raises:
+        TableError: It can't be read as Parquet.
+    """
     try:
-        return pq.read_table(storage.local_path(uri), columns=list(columns))
+        with _open(table, uri, whole="embedding" in columns) as stream, pq.ParquetFile(stream) as file:
+            there = set(file.schema_arrow.names)
+            return file.read([name for name in columns if name in there]).replace_schema_metadata(None)
     except pa.ArrowException as error:
         raise TableError(f"Expected rows with {', '.join(columns)} in {uri}, but it can't be read: {error}") from None
+
+
+def _open(table: Table, uri: str, whole: bool) -> Any:
+    if storage.scheme(uri) == "file":
+        return pa.OSFile(storage.local_path(uri))  # as the local store would, but read without Python's lock
+    return BytesIO(table.store.read_bytes(uri)) if whole else table.store.open(uri, _COLUMN_BLOCK_BYTES)
 
 
 def embeddings(column: pa.ChunkedArray) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -14,12 +14,16 @@ from pipeline.contract import FeatureContract, require_same_features
 from pipeline.errors import ContractMismatch, TableError
 from pipeline.options import EmbeddingType
 from pipeline.refs import REF_SCHEMA
+from pipeline.storage import StorageOptions, Store
 
 FORMAT_VERSION = 1
 
 Kind = Literal["embeddings", "predictions"]
 
-PLAN_SCHEMA = REF_SCHEMA.insert(2, pa.field("unit", pa.int32(), nullable=False))
+#: ``unit`` is -1 for what is no longer promised; ``replaces`` names the unit that has held the image's row so far.
+PLAN_SCHEMA = REF_SCHEMA.insert(2, pa.field("unit", pa.int32(), nullable=False)).append(
+    pa.field("replaces", pa.string())
+)
 IMAGE_FIELDS = [
     pa.field("uri", pa.string(), nullable=False),
     pa.field("sha256", pa.string(), nullable=False),
@@ -107,30 +111,32 @@ class TableInfo:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Names within one table.
+    """Names within one table, and the store that holds them.
 
     Args:
         uri: The table's folder.
+        store: What reads and writes there; unset: the local file system.
     """
 
     uri: str
+    store: Store = field(default_factory=storage.LocalStore)
 
     @property
     def info_uri(self) -> str:
         """URI of table.json."""
         return f"{self.uri}/table.json"
 
-    def plan_uri(self, plan: str) -> str:
-        """URI of a plan."""
-        return f"{self.uri}/plans/{plan}.parquet"
+    def plan_uri(self, sequence: int) -> str:
+        """URI of a plan, by its number."""
+        return f"{self.uri}/plans/{sequence:06d}.parquet"
 
-    def data_uri(self, plan: str, unit: int) -> str:
-        """URI of a unit's rows."""
-        return f"{self.uri}/data/{unit_name(plan, unit)}.parquet"
+    def data_uri(self, name: str) -> str:
+        """URI of a unit's rows, by the unit's name."""
+        return f"{self.uri}/data/{name}.parquet"
 
-    def rejects_uri(self, plan: str, unit: int) -> str:
-        """URI of a unit's rejects."""
-        return f"{self.uri}/rejects/{unit_name(plan, unit)}.parquet"
+    def rejects_uri(self, name: str) -> str:
+        """URI of a unit's rejects, by the unit's name."""
+        return f"{self.uri}/rejects/{name}.parquet"
 
     def manifest_uri(self, plan: str) -> str:
         """URI of a complete plan's manifest."""
@@ -142,9 +148,15 @@ def unit_name(plan: str, unit: int) -> str:
     return f"{plan}-{unit:06d}"
 
 
-def open_table(uri: str) -> Table:
-    """Return the table at a local path."""
-    return Table(storage.local_path(uri))
+def open_table(uri: str, options: StorageOptions | None = None) -> Table:
+    """Return the table at a path or URI.
+
+    Args:
+        uri: Where it is or will be.
+        options: Of the remote file system, see `pipeline.storage.store_for`.
+    """
+    place = storage.absolute(uri)
+    return Table(place, storage.store_for(place, options))
 
 
 def read_info(table: Table) -> TableInfo:
@@ -153,12 +165,12 @@ def read_info(table: Table) -> TableInfo:
     Raises:
         TableError: There is no table, or not one that this version reads.
     """
-    if not storage.exists(table.info_uri):
+    if table.store.info(table.info_uri) is None:
         raise TableError(
             f"Expected a table at {table.uri}, found no table.json there. Check the path, or run jobs.embed."
         )
     try:
-        value = json.loads(storage.read_bytes(table.info_uri, 2**24))
+        value = json.loads(table.store.read_bytes(table.info_uri, 2**24))
         if not isinstance(value, dict):
             raise ValueError(f"a {type(value).__name__} instead of an object")
     except ValueError as error:
@@ -173,7 +185,7 @@ def check_info(table: Table, asked: TableInfo) -> None:
         ContractMismatch: The table holds other features.
         TableError: The table is of another kind, or holds another type or another head's predictions.
     """
-    if not storage.exists(table.info_uri):
+    if table.store.info(table.info_uri) is None:
         return
     stored = read_info(table)
     if stored.kind != asked.kind:
@@ -195,5 +207,5 @@ def check_info(table: Table, asked: TableInfo) -> None:
 
 def create_table(table: Table, info: TableInfo) -> None:
     """Write table.json unless it is there; another run may have been quicker, so check again afterwards."""
-    storage.put_if_absent(table.info_uri, (json.dumps(info.to_json(), indent=2) + "\n").encode())
+    table.store.put_if_absent(table.info_uri, (json.dumps(info.to_json(), indent=2) + "\n").encode())
     check_info(table, info)

@@ -100,7 +100,7 @@ def test_embed__kill_9_of_the_driver_loses_nothing(
     code, out, err = surroundings.run("embed", *arguments, "--json")
     assert code == 0, err
     ledger = json.loads(out)["ledger"]
-    assert ledger == {"planned": 12, "embedded": 12, "rejected": 0, "pending": 0}
+    assert ledger == {"planned": 12, "embedded": 12, "rejected": 0, "pending": 0, "reused": 0}
     assert sorted(uris(table)) == sorted(str(path) for path in image_folder.rglob("*.jpg"))
     assert {path: path.read_bytes() for path in before} == before
 
@@ -111,7 +111,7 @@ def test_demo__reaches_its_accuracy(surroundings: Surroundings, tmp_path: Path) 
     code, out, err = surroundings.run("demo", "--output", tmp_path / "demo", "--json", timeout_s=400)
     assert code == 0, err
     record = json.loads(out)
-    assert record["embed"]["ledger"] == {"planned": 1797, "embedded": 1797, "rejected": 0, "pending": 0}
+    assert record["embed"]["ledger"] == {"planned": 1797, "embedded": 1797, "rejected": 0, "pending": 0, "reused": 0}
     assert record["train"]["metrics"]["test"]["top1"] > 0.95
     assert record["train"]["metrics"]["test"]["num_rows"] == 360
     for part in ("RANDOM", "images/s", "top-1 0.9", str(tmp_path / "demo" / "table"), "jobs.embed --source PATH"):

@@ -54,10 +54,10 @@ def test_embed__writes_the_table_of_the_format(
     table = tmp_path / "table"
     code, record = run_embed(capsys, image_folder, table, "--unit-size", 5)
     assert code == 0
-    assert record["ledger"] == {"planned": 12, "embedded": 12, "rejected": 0, "pending": 0}
-    assert record["new"] == {"embedded": 12, "rejected": 0}
+    assert record["ledger"] == {"planned": 12, "embedded": 12, "rejected": 0, "pending": 0, "reused": 0}
+    assert record["new"] == {"embedded": 12, "reused": 0, "rejected": 0}
     assert sorted(path.name for path in table.iterdir()) == ["data", "manifests", "plans", "rejects", "table.json"]
-    (plan,) = (path.stem for path in table.glob("plans/*.parquet"))
+    (plan,) = (path.stem for path in table.glob("manifests/*.json"))
     names = [f"{plan}-00000{i}.parquet" for i in range(3)]
     assert sorted(path.name for path in (table / "data").iterdir()) == names
     assert sorted(path.name for path in (table / "rejects").iterdir()) == names
@@ -94,10 +94,10 @@ def test_embed__again_does_nothing_and_new_images_only_are_added(
     run_embed(capsys, image_folder, table)
     before = content(table)
     code, record = run_embed(capsys, image_folder, table)
-    assert (code, record["new"], content(table)) == (0, {"embedded": 0, "rejected": 0}, before)
+    assert (code, record["new"], content(table)) == (0, {"embedded": 0, "reused": 0, "rejected": 0}, before)
     samples.write(image_folder / "train" / "flower" / "another.jpg", samples.jpeg(77))
     code, record = run_embed(capsys, image_folder, table)
-    assert (code, record["new"]) == (0, {"embedded": 1, "rejected": 0})
+    assert (code, record["new"]) == (0, {"embedded": 1, "reused": 0, "rejected": 0})
     assert record["ledger"]["planned"] == 13
     after = content(table)
     assert {name: after[name] for name in before} == before
@@ -143,7 +143,7 @@ def test_embed__bad_images_become_rejects_with_codes(tmp_path: Path, capsys: pyt
     code, record = run_embed(capsys, source, table, "--unit-size", 8, "--max-reject-fraction", 0.4)
     bad = samples.bad_images()
     assert code == 0
-    assert record["ledger"] == {"planned": 40 + len(bad), "embedded": 40, "rejected": len(bad), "pending": 0}
+    assert record["ledger"] == {"planned": 40 + len(bad), "embedded": 40, "rejected": len(bad), "pending": 0, "reused": 0}
     rejects = pq.read_table(table / "rejects").to_pylist()
     assert {Path(row["uri"]).name: row["code"] for row in rejects} == {name: code for name, (_, code) in bad.items()}
     assert all(row["sha256"] and row["message"] and row["stage"] == "decode" for row in rejects)
@@ -200,8 +200,8 @@ def test_embed__says_what_is_wrong_with_a_source(tmp_path: Path, capsys: pytest.
     code, record = run_embed(capsys, tmp_path / "images", tmp_path / "table")
     assert code == 2
     assert "found none (1 files passed over, not images by their names: 1 .txt)" in record["error"]
-    code, record = run(capsys, embed, "--source", "s3://bucket/images", "--table", tmp_path / "table")
-    assert (code, "Only local folders" in record["error"]) == (2, True)
+    code, record = run(capsys, embed, "--source", "ftp://host/images", "--table", tmp_path / "table")
+    assert (code, "Expected a local path, s3://, gs:// or az://" in record["error"]) == (2, True)
     assert not (tmp_path / "table").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,18 @@ from pipeline.sources import FolderSource
 from tests import samples
 
 
-def listed(root: Path) -> dict[str, tuple[str | None, str | None]]:
-    return {os.path.relpath(ref.uri, root): (ref.label, ref.split) for ref in FolderSource(str(root)).refs()}
+def refs(source: FolderSource) -> list[dict[str, Any]]:
+    return [row for table in source.refs(1024) for row in table.to_pylist()]
+
+
+def listed(root: Path, **options: Any) -> dict[str, tuple[str | None, str | None]]:
+    rows = refs(FolderSource(str(root), **options))
+    return {os.path.relpath(row["uri"], root): (row["label"], row["split"]) for row in rows}
+
+
+def read(source: FolderSource, max_bytes: int = 10**6) -> list[bytes | ImageReject]:
+    (table,) = source.refs(1024)
+    return [image.data for image in source.read(table, max_bytes).images()]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +60,8 @@ def test_refs__passes_over_and_counts_what_promises_no_image(tmp_path: Path) -> 
     for name in ("d.tiff", "e.heic", "f.svg", "empty-without-suffix"):
         samples.write(tmp_path / name, b"")
     source = FolderSource(str(tmp_path))
-    assert [os.path.basename(ref.uri) for ref in source.refs()] == ["d.tiff", "e.heic", "empty-without-suffix", "f.svg"]
+    names = [os.path.basename(ref["uri"]) for ref in refs(source)]
+    assert names == ["d.tiff", "e.heic", "empty-without-suffix", "f.svg"]
     assert source.skipped == {".txt": 2, ".json": 1, "(no suffix)": 1, ".unheard": 1}
 
 
@@ -58,25 +70,90 @@ def test_refs__names_that_are_no_utf8(tmp_path: Path) -> None:
     folder.mkdir()
     samples.write(folder / "a.jpg", samples.jpeg(0))
     source = FolderSource(str(tmp_path))
-    (ref,) = source.refs()
-    assert ref.label == "caf�"
-    assert source.read(ref.uri, 10**6) == samples.jpeg(0)
+    (ref,) = refs(source)
+    assert ref["label"] == "caf�"
+    assert read(source) == [samples.jpeg(0)]
 
 
 def test_folder_source__says_what_is_there_instead(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="found nothing there"):
-        FolderSource(str(tmp_path / "nowhere"))
+        FolderSource(str(tmp_path / "nowhere")).columns()
     with pytest.raises(ConfigError, match="found a file there"):
-        FolderSource(str(samples.write(tmp_path / "file", b"")))
+        FolderSource(str(samples.write(tmp_path / "file", b""))).columns()
 
 
 def test_read__a_vanished_image_is_a_reject_but_a_vanished_folder_is_not(tmp_path: Path) -> None:
     path = samples.write(tmp_path / "root" / "a.jpg", b"x")
     source = FolderSource(str(tmp_path / "root"))
+    (table,) = source.refs(1024)
     path.unlink()
-    with pytest.raises(ImageReject) as caught:
-        source.read(str(path), 10)
-    assert caught.value.code is RejectCode.MISSING
+    (image,) = source.read(table, 10).images()
+    assert isinstance(image.data, ImageReject)
+    assert image.data.code is RejectCode.MISSING
     (tmp_path / "root").rmdir()
     with pytest.raises(TransientError, match="is gone"):
-        source.read(str(path), 10)
+        list(source.read(table, 10).images())
+
+
+@pytest.mark.parametrize("concurrent", [1, 3, 64])
+def test_read__keeps_the_order_and_the_limit(tmp_path: Path, concurrent: int) -> None:
+    for i in range(20):
+        samples.write(tmp_path / f"{i:02d}.jpg", bytes([i]) * (i + 1))
+    source = FolderSource(str(tmp_path), concurrent_reads=concurrent)
+    assert read(source, 9) == [bytes([i]) * min(i + 1, 10) for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "label"),
+    [
+        ("parent", "cat"),
+        ("none", None),
+        ("depth:1", "animals"),
+        ("depth:2", "cat"),
+        ("depth:3", None),
+        ("depth:-2", "animals"),
+        (r"regex:^([a-z]+)/", "animals"),
+        (r"regex:([0-9]+)\.jpg$", "17"),
+        (r"regex:(dog)", None),
+    ],
+)
+def test_refs__label_from(tmp_path: Path, rule: str, label: str | None) -> None:
+    samples.write(tmp_path / "animals/cat/img_17.jpg", b"")
+    assert listed(tmp_path, label_from=rule) == {"animals/cat/img_17.jpg": (label, None)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "split"), [("auto", None), ("none", None), ("depth:2", "validation"), ("regex:(holdout)", "holdout")]
+)
+def test_refs__split_from(tmp_path: Path, rule: str, split: str | None) -> None:
+    samples.write(tmp_path / "holdout/val/cat/a.jpg", b"")
+    assert listed(tmp_path, split_from=rule) == {"holdout/val/cat/a.jpg": ("cat", split)}
+
+
+@pytest.mark.parametrize(
+    "rule", ["", "parents", "depth:0", "depth:x", "regex:", "regex:(", "regex:nogroup", "none:1", "column:x"]
+)
+def test_folder_source__says_what_is_wrong_with_a_rule(tmp_path: Path, rule: str) -> None:
+    with pytest.raises(ConfigError, match="Option --label-from"):
+        FolderSource(str(tmp_path), label_from=rule)
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        ((), ("*.png",), ["a/1.jpg", "a/b/2.jpg"]),
+        (("*.png",), (), ["a/3.png"]),
+        (("a/*",), (), ["a/1.jpg", "a/3.png"]),
+        (("a/**",), ("**/b/*",), ["a/1.jpg", "a/3.png"]),
+        (("**/2.*", "1.*"), (), ["a/1.jpg", "a/b/2.jpg"]),
+    ],
+)
+def test_refs__include_and_exclude(
+    tmp_path: Path, include: tuple[str, ...], exclude: tuple[str, ...], expected: list[str]
+) -> None:
+    for name in ("a/1.jpg", "a/b/2.jpg", "a/3.png"):
+        samples.write(tmp_path / name, b"")
+    assert sorted(listed(tmp_path, include=include, exclude=exclude)) == expected
+    source = FolderSource(str(tmp_path), include=include, exclude=exclude)
+    refs(source)
+    assert source.skipped == {"left out by pattern": 3 - len(expected)}

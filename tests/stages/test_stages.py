@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -16,34 +18,82 @@ from pipeline.engines import EngineInfo
 from pipeline.errors import ConfigError, ImageReject, RejectCode
 from pipeline.images import Limits, Pixels
 from pipeline.preprocessing import Preprocessing
-from pipeline.refs import ImageRef, refs_table
+from pipeline.refs import REF_SCHEMA
+from pipeline.sources import Fetched
 from pipeline.stages.commit import commit_block, to_schema
 from pipeline.stages.embed import embed_unit, give_up
-from pipeline.stages.read import read_block, read_unit
-from pipeline.table import Table, Unit, data_schema, plan_missing
+from pipeline.stages.read import Embedded, read_block, read_unit
+from pipeline.table import Listing, Table, Unit, data_schema, plan_source
 from tests import samples
 
 SCHEMA = data_schema("float32", 3)
 PRESET = Preprocessing("p", "exact", 8, 8, "opencv-bilinear", "BGR", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-class Memory:
-    """A source in memory; an exception in place of an image is raised, one that stands in a list once each."""
+class Images:
+    """A source in memory; an exception in place of an image is raised, save for a reject."""
 
-    def __init__(self, images: dict[str, bytes | Exception | list[bytes | Exception]]) -> None:
-        self.images, self.skipped = images, Counter[str]()
+    containers = False
+    identity = "images"
 
-    def refs(self) -> Iterator[ImageRef]:
-        for name in self.images:
-            yield ImageRef(name, "1", name[0], "train")
+    def __init__(self, images: dict[str, bytes | Exception], extras: pa.Table | None = None) -> None:
+        self.images, self.extras, self.skipped = images, extras, Counter[str]()
 
-    def read(self, uri: str, max_bytes: int) -> bytes:
-        value = self.images[uri]
-        if isinstance(value, list):
-            value = value.pop(0)
-        if isinstance(value, Exception):
-            raise value
-        return value[: max_bytes + 1]
+    def columns(self) -> pa.Schema:
+        return pa.schema([]) if self.extras is None else self.extras.schema
+
+    def refs(self, unit_size: int) -> Iterator[pa.Table]:
+        values = [{"uri": n, "version": "1", "num_images": 1, "label": n[0], "split": "train"} for n in self.images]
+        refs = pa.Table.from_pylist(values, schema=REF_SCHEMA)
+        for field in self.columns():
+            assert self.extras is not None
+            refs = refs.append_column(field, self.extras[field.name])
+        yield refs
+
+    def read(self, refs: pa.Table, max_bytes: int) -> ImagesReading:
+        return ImagesReading(self, refs, max_bytes)
+
+
+class ImagesReading:
+    def __init__(self, source: Images, refs: pa.Table, max_bytes: int) -> None:
+        self.source, self.refs, self.max_bytes = source, refs, max_bytes
+
+    def images(self) -> Iterator[Fetched]:
+        for uri in self.refs["uri"].to_pylist():
+            value = self.source.images[uri]
+            if isinstance(value, Exception) and not isinstance(value, ImageReject):
+                raise value
+            yield Fetched(uri, value if isinstance(value, ImageReject) else value[: self.max_bytes + 1])
+
+    def rows(self) -> pa.Table:
+        return self.refs.drop_columns(["version", "num_images"])
+
+
+class Shard(Images):
+    """A container of the same images."""
+
+    containers = True
+
+    def refs(self, unit_size: int) -> Iterator[pa.Table]:
+        shard = {"uri": "shard", "version": "1", "num_images": None, "label": None, "split": None}
+        yield pa.Table.from_pylist([shard], schema=REF_SCHEMA)
+
+    def read(self, refs: pa.Table, max_bytes: int) -> ImagesReading:
+        (members,) = Images(self.images, self.extras).refs(0)
+        return ImagesReading(self, members, max_bytes)
+
+
+class Known:
+    """What was embedded before, by the image's content."""
+
+    def __init__(self, vectors: dict[bytes, list[float]]) -> None:
+        self.asked: list[str] = []
+        self.vectors = {hashlib.sha256(data).hexdigest(): vector for data, vector in vectors.items()}
+
+    def find(self, sha256: Sequence[str]) -> list[Embedded | None]:
+        self.asked.extend(sha256)
+        found = (self.vectors.get(sha) for sha in sha256)
+        return [None if v is None else Embedded(7, 8, np.asarray(v, np.float32).tobytes()) for v in found]
 
 
 class MeanColour:
@@ -77,27 +127,37 @@ def table(tmp_path: Path) -> Table:
     return Table(str(tmp_path))
 
 
-def plan(table: Table, source: Memory) -> Unit:
-    (unit,), _ = plan_missing(table, "promise", refs_table(source.refs()), 100)
+def plan(table: Table, source: Images) -> Unit:
+    listing = Listing(source.identity, source.containers, source.refs, source.columns(), "promise", 100)
+    (unit,) = plan_source(table, listing).units
     return unit
 
 
+def finish(rows: pa.Table) -> pa.Table:
+    return to_schema(rows, SCHEMA, pa.schema([]))
+
+
 def through(
-    table: Table, source: Memory, engine: MeanColour, limits: Limits | None = None
+    table: Table,
+    source: Images,
+    engine: MeanColour,
+    limits: Limits | None = None,
+    known: Known | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     unit = plan(table, source)
     counted: list[int] = []
-    block = read_unit(table, unit, source, PRESET, limits or Limits(), backoff_s=(0.0, 0.0))
+    block = read_unit(table, unit, source, PRESET, limits or Limits(), known)
     block = embed_unit(engine, block, SCHEMA.field("embedding").type, counted.append)
-    report = commit_block(block, table, lambda rows: to_schema(rows, SCHEMA), {"run": "r"})
+    report = commit_block(block, table, finish, {"run": "r"})
     if report.trouble is not None:
         raise TimeoutError(report.trouble)
-    assert sum(counted) == unit.num_images == report.embedded + report.rejected
-    return pq.read_table(f"{table.uri}/data"), pq.read_table(f"{table.uri}/rejects")
+    assert sum(counted) == report.embedded + report.rejected
+    assert unit.num_images in (None, report.embedded + report.rejected)
+    return tuple(pq.read_table(uri(unit.name)) for uri in (table.data_uri, table.rejects_uri))  # type: ignore[return-value]
 
 
 def test_a_unit__good_images_get_rows_and_bad_ones_rejects(table: Table) -> None:
-    source = Memory(
+    source = Images(
         {
             "a": colour(10),
             "b": b"no image",
@@ -123,7 +183,7 @@ def test_a_unit__good_images_get_rows_and_bad_ones_rejects(table: Table) -> None
 
 
 def test_a_unit__of_rejects_only_commits_an_empty_data_file(table: Table) -> None:
-    rows, rejects = through(table, Memory({"a": b"", "b": b"?"}), MeanColour())
+    rows, rejects = through(table, Images({"a": b"", "b": b"?"}), MeanColour())
     assert len(rows) == 0
     assert rejects["code"].to_pylist() == ["empty", "unsupported"]
 
@@ -131,31 +191,26 @@ def test_a_unit__of_rejects_only_commits_an_empty_data_file(table: Table) -> Non
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_a_unit__rejects_between_good_images_do_not_shift_embeddings(table: Table, batch_size: int) -> None:
     images = {f"{i:02d}": b"" if i % 3 == 1 else colour(10 * i) for i in range(20)}
-    rows, _ = through(table, Memory(dict(images)), MeanColour(batch_size))
+    rows, _ = through(table, Images(dict(images)), MeanColour(batch_size))
     assert all(row["embedding"] == [10.0 * int(row["uri"])] * 3 for row in rows.to_pylist())
-
-
-def test_a_unit__a_passing_read_error_is_retried(table: Table) -> None:
-    rows, rejects = through(table, Memory({"a": [OSError(5, "flaky"), OSError(5, "flaky"), colour(1)]}), MeanColour())
-    assert (len(rows), len(rejects)) == (1, 0)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "disk trouble"), PermissionError(13, "denied"), TimeoutError("slow")])
 def test_a_unit__a_lasting_read_error_keeps_it_pending_and_makes_no_reject(table: Table, error: Exception) -> None:
-    with pytest.raises(TimeoutError, match="b can't be read now"):
-        through(table, Memory({"a": colour(1), "b": error, "c": colour(2)}), MeanColour())
+    with pytest.raises(TimeoutError, match="images can't be read now: [A-Z][A-Za-z]+Error"):
+        through(table, Images({"a": colour(1), "b": error, "c": colour(2)}), MeanColour())
     assert not Path(table.uri, "data").exists()
     assert not Path(table.uri, "rejects").exists()
 
 
 def test_a_unit__a_failing_engine_keeps_it_pending(table: Table) -> None:
     with pytest.raises(TimeoutError, match="engine mean failed: RuntimeError: out of order"):
-        through(table, Memory({"a": colour(1)}), Broken())
+        through(table, Images({"a": colour(1)}), Broken())
     assert not Path(table.uri, "data").exists()
 
 
 def test_a_unit__an_embedding_that_is_no_number_is_a_reject(table: Table) -> None:
-    rows, rejects = through(table, Memory({"a": colour(1), "b": colour(255)}), Infinite())
+    rows, rejects = through(table, Images({"a": colour(1), "b": colour(255)}), Infinite())
     assert rows["uri"].to_pylist() == ["a"]
     assert rejects.select(["uri", "stage", "code"]).to_pylist() == [
         {"uri": "b", "stage": "embed", "code": "non_finite"}
@@ -163,51 +218,117 @@ def test_a_unit__an_embedding_that_is_no_number_is_a_reject(table: Table) -> Non
 
 
 def test_a_unit__limits_are_applied(table: Table) -> None:
-    rows, rejects = through(table, Memory({"a": colour(1)}), MeanColour(), Limits(max_pixels=255))
+    rows, rejects = through(table, Images({"a": colour(1)}), MeanColour(), Limits(max_pixels=255))
     assert rejects["code"].to_pylist() == ["too_large"]
     assert len(rows) == 0
 
 
 def test_read_unit__pixels_are_those_of_the_preset(table: Table) -> None:
     data = samples.jpeg(3)
-    source = Memory({"a": b"", "b": data})
+    source = Images({"a": b"", "b": data})
     block = read_unit(table, plan(table, source), source, PRESET, Limits())
     pixels = np.frombuffer(block["pixels"][1].as_py(), np.uint8).reshape(8, 8, 3)
     np.testing.assert_array_equal(pixels, cv2.resize(cv2.imdecode(np.frombuffer(data, np.uint8), 1), (8, 8)))
-    assert block["pixels"][0].as_py() == bytes(8 * 8 * 3)
+    assert block["pixels"][0].as_py() == b""
 
 
 def test_a_unit__whose_plan_can_not_be_read_stays_pending_and_says_why(table: Table) -> None:
-    source = Memory({"a": colour(1), "b": colour(2)})
+    source = Images({"a": colour(1), "b": colour(2)})
     unit = plan(table, source)
-    Path(table.plan_uri(unit.plan)).write_bytes(b"damaged")
+    Path(table.plan_uri(0)).write_bytes(b"damaged")
     (block,) = read_block(unit, table, source, PRESET, Limits())
     block = embed_unit(MeanColour(), block, SCHEMA.field("embedding").type, lambda _: None)
-    report = commit_block(block, table, lambda rows: to_schema(rows, SCHEMA), {})
+    report = commit_block(block, table, finish, {})
     assert (report.unit, report.num_images, report.created) == (0, 2, False)
     assert "Unit 0 can't be read now: ArrowInvalid" in str(report.trouble)
 
 
 def test_a_unit__a_part_of_it_is_not_committed_as_the_whole(table: Table) -> None:
-    source = Memory({"a": colour(1), "b": colour(2)})
+    source = Images({"a": colour(1), "b": colour(2)})
     block = read_unit(table, plan(table, source), source, PRESET, Limits())
-    block = embed_unit(MeanColour(), block.slice(0, 1), SCHEMA.field("embedding").type, lambda _: None)
-    report = commit_block(block, table, lambda rows: to_schema(rows, SCHEMA), {})
+    block = embed_unit(MeanColour(), block.slice(1, 1), SCHEMA.field("embedding").type, lambda _: None)
+    report = commit_block(block, table, finish, {})
     assert "promises 2 images, got 1 + 0" in str(report.trouble)
     assert not Path(table.uri, "data").exists()
 
 
 def test_a_unit__no_memory_for_an_image_keeps_it_pending(table: Table) -> None:
-    with pytest.raises(TimeoutError, match="a can't be read now: MemoryError"):
-        through(table, Memory({"a": MemoryError("none left")}), MeanColour())
+    with pytest.raises(TimeoutError, match="images can't be read now: MemoryError"):
+        through(table, Images({"a": MemoryError("none left")}), MeanColour())
 
 
 def test_a_unit__without_an_engine_stays_pending(table: Table) -> None:
-    source = Memory({"a": colour(1)})
+    source = Images({"a": colour(1)})
     for error, hopeless in ((ConfigError("no such precision"), True), (RuntimeError("busy"), False)):
         block = read_unit(table, plan(table, source), source, PRESET, Limits())
         block = give_up(block, SCHEMA.field("embedding").type, error)
-        report = commit_block(block, table, lambda rows: to_schema(rows, SCHEMA), {})
+        report = commit_block(block, table, finish, {})
         assert report.hopeless == hopeless
         assert str(error) in str(report.trouble)
     assert not Path(table.uri, "data").exists()
+
+
+def test_a_unit__extra_columns_keep_their_types_and_names(table: Table) -> None:
+    extras = pa.table(
+        {
+            "price": pa.array([1, None, 3], pa.int64()),
+            "plan": pa.array(["x", "y", "z"]),  # names that the block uses itself
+            "when": pa.array([1, 2, 3], pa.timestamp("ns")),
+            "tags": pa.array([["a"], [], None], pa.list_(pa.string())),
+        }
+    )
+    rows, _ = through(table, Images({"a": colour(1), "b": b"", "c": colour(2)}, extras), MeanColour())
+    assert rows.schema.remove_metadata() == pa.schema([*SCHEMA, *extras.schema])
+    assert rows.select(extras.column_names).equals(extras.take([0, 2]))
+
+
+def test_to_schema__columns_that_the_table_has_are_null_and_types_must_agree() -> None:
+    rows = SCHEMA.empty_table().append_column("price", pa.array([], pa.int64()))
+    known = pa.schema([("name", pa.string())])
+    assert to_schema(rows, SCHEMA, known).column_names == [*SCHEMA.names, "name", "price"]
+    with pytest.raises(ConfigError, match="'price' is string in the table, but int64 in the source"):
+        to_schema(rows, SCHEMA, pa.schema([("price", pa.string())]))
+
+
+def test_a_unit__a_container_holds_what_was_read(table: Table) -> None:
+    extras = pa.table({"caption": ["x", "y"]})
+    rows, rejects = through(table, Shard({"s#a": colour(1), "s#b": b""}, extras), MeanColour())
+    assert (rows["uri"].to_pylist(), rejects["uri"].to_pylist()) == (["s#a"], ["s#b"])
+    assert rows["caption"].to_pylist() == ["x"]
+
+
+def test_a_unit__an_empty_container_commits_empty_files(table: Table) -> None:
+    rows, rejects = through(table, Shard({}), MeanColour())
+    assert (len(rows), len(rejects)) == (0, 0)
+
+
+class Counting(MeanColour):
+    def __init__(self) -> None:
+        super().__init__(batch_size=1)
+        self.num_images = 0
+
+    def embed_batch(self, pixels: Pixels) -> np.ndarray:
+        self.num_images += len(pixels)
+        return super().embed_batch(pixels)
+
+
+def test_a_unit__the_same_bytes_are_embedded_once(table: Table) -> None:
+    engine = Counting()
+    images = {"a": colour(1), "b": b"no image", "c": colour(1), "d": b"no image", "e": colour(2), "f": colour(1)}
+    rows, rejects = through(table, Images(images), engine)
+    assert engine.num_images == 2
+    assert rows.select(["uri", "embedding", "width"]).to_pylist() == [
+        {"uri": uri, "embedding": [value] * 3, "width": 16} for uri, value in (("a", 1), ("c", 1), ("e", 2), ("f", 1))
+    ]
+    assert rejects.select(["uri", "code"]).to_pylist() == [{"uri": uri, "code": "unsupported"} for uri in "bd"]
+    assert json.loads(rows.schema.metadata[b"vep"])["reused"] == 2
+
+
+def test_a_unit__known_bytes_are_not_embedded_again(table: Table) -> None:
+    engine, known = Counting(), Known({colour(1): [7, 8, 9]})
+    rows, _ = through(table, Images({"a": colour(1), "b": colour(2), "c": colour(1)}), engine, known=known)
+    assert engine.num_images == 1
+    assert rows["embedding"].to_pylist() == [[7, 8, 9], [2, 2, 2], [7, 8, 9]]
+    assert rows["width"].to_pylist() == [7, 16, 7]
+    assert len(known.asked) == 2
+    assert json.loads(rows.schema.metadata[b"vep"])["reused"] == 2

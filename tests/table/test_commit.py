@@ -13,11 +13,12 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import TransientError
-from pipeline.table import Table, Unit, commit_unit
+from pipeline.table import Table, Unit, commit_unit, take_out
 from pipeline.table.commit import Committed
 from pipeline.table.schema import REJECT_SCHEMA, data_schema
 
-UNIT = Unit("plan", 3, 4)
+UNIT = Unit("000000-plan", 3, 4)
+NAME = "000000-plan-000003"
 ALL = ("a", "b", "c", "d")
 
 
@@ -47,18 +48,18 @@ def table(tmp_path: Path) -> Table:
 def test_commit_unit__writes_rows_and_rejects(table: Table) -> None:
     committed = commit_unit(table, UNIT, rows("a", "b", "d"), rejects("c"), {"run": "r1"})
     assert (committed.embedded, committed.rejected, committed.created) == (3, 1, True)
-    files = [Path(table.uri, folder, "plan-000003.parquet").read_bytes() for folder in ("data", "rejects")]
+    files = [Path(table.uri, folder, f"{NAME}.parquet").read_bytes() for folder in ("data", "rejects")]
     assert committed.sha256 == tuple(hashlib.sha256(data).hexdigest() for data in files)
     assert stored(table, "data") == ["a", "b", "d"]
     assert stored(table, "rejects") == ["c"]
-    metadata = pq.read_schema(f"{table.uri}/data/plan-000003.parquet").metadata
+    metadata = pq.read_schema(table.data_uri(NAME)).metadata
     assert b'"run": "r1"' in metadata[b"vep"]
     assert b'"unit": 3' in metadata[b"vep"]
 
 
 def test_commit_unit__embeddings_have_no_dictionary_and_labels_have(table: Table) -> None:
     commit_unit(table, UNIT, rows(*ALL), rejects(), {})
-    group = pq.read_metadata(table.data_uri("plan", 3)).row_group(0)
+    group = pq.read_metadata(table.data_uri(NAME)).row_group(0)
     columns = {group.column(i).path_in_schema.split(".")[0]: group.column(i) for i in range(group.num_columns)}
     assert not columns["embedding"].has_dictionary_page
     assert columns["label"].has_dictionary_page
@@ -89,14 +90,14 @@ class Crash(BaseException):
 
 def crash_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """End the process at the step-th put."""
-    put, count = storage.put_if_absent, itertools.count()
+    put, count = storage.LocalStore.put_if_absent, itertools.count()
 
     def crashing(*arguments: Any) -> bool:
         if next(count) == step:
             raise Crash
         return put(*arguments)
 
-    monkeypatch.setattr(storage, "put_if_absent", crashing)
+    monkeypatch.setattr(storage.LocalStore, "put_if_absent", crashing)
 
 
 @pytest.mark.parametrize("step", [0, 1])
@@ -136,13 +137,47 @@ def test_commit_unit__an_image_lost_after_its_rejects_were_settled_keeps_the_uni
 def test_commit_unit__a_writer_that_slept_through_a_commit_changes_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = storage.put_if_absent
+    put = storage.LocalStore.put_if_absent
 
-    def overtaken(uri: str, data: bytes) -> bool:
+    def overtaken(store: storage.LocalStore, uri: str, data: bytes) -> bool:
         monkeypatch.undo()
         commit_unit(table, UNIT, rows(*ALL), rejects(), {})
-        return put(uri, data)
+        return put(store, uri, data)
 
-    monkeypatch.setattr(storage, "put_if_absent", overtaken)
+    monkeypatch.setattr(storage.LocalStore, "put_if_absent", overtaken)
     assert commit_unit(table, UNIT, rows("a", "b", "c"), rejects("d"), {}) == Committed(4, 0, created=False)
     assert (stored(table, "data"), stored(table, "rejects")) == (list(ALL), [])
+
+
+def test_commit_unit__rows_that_it_replaces_leave_their_unit(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit_unit(table, UNIT, rows("a", "b", "c"), rejects("d"), {"run": "old"})
+    newer = Unit("000001-plan", 0, 2)
+    replaces = {UNIT.name: pa.array(["a", "d"])}
+    with monkeypatch.context() as patch:
+        crash_before(patch, 1)  # after the old rows have left, before the new ones are there
+        with pytest.raises(Crash):
+            commit_unit(table, newer, rows("a", "d"), rejects(), {"run": "new"}, replaces)
+    assert (stored(table, "data"), stored(table, "rejects")) == (["b", "c"], [])
+    assert commit_unit(table, newer, rows("a", "d"), rejects(), {"run": "new"}, replaces).created
+    assert (stored(table, "data"), stored(table, "rejects")) == (["a", "b", "c", "d"], [])
+    assert b'"run": "old"' in pq.read_schema(table.data_uri(NAME)).metadata[b"vep"]
+
+
+def test_take_out__is_idempotent_and_loses_to_no_other_writer(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit_unit(table, UNIT, rows(*ALL), rejects(), {})
+    replace_if = storage.LocalStore.replace_if
+
+    def overtaken(store: storage.LocalStore, uri: str, data: bytes, version: str) -> bool:
+        monkeypatch.undo()
+        take_out(table, NAME, pa.array(["b"]))  # another run, while this one was about to replace the file
+        return replace_if(store, uri, data, version)
+
+    monkeypatch.setattr(storage.LocalStore, "replace_if", overtaken)
+    assert take_out(table, NAME, pa.array(["a"])) == 1
+    assert stored(table, "data") == ["c", "d"]
+    assert take_out(table, NAME, pa.array(["a", "b"])) == 0
+    assert take_out(table, NAME, None) == 2
+    assert stored(table, "data") == []
+    assert take_out(table, "000000-plan-000099", None) == 0

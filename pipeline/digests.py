@@ -1,0 +1,100 @@
+"""A map from 128-bit digests to numbers, in NumPy arrays: 24 bytes an entry, for tens of millions of entries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+#: One row a digest: its two halves.
+Digests = NDArray[np.uint64]
+Numbers = NDArray[np.int64]
+
+
+def digests_of(values: pa.Array | pa.ChunkedArray) -> Digests:
+    """Return a digest (BLAKE2b, 128 bits) of each value of a string or binary column.
+
+    Returns:
+        uint64 of shape (N, 2).
+    """
+    blake2b = hashlib.blake2b
+    parts = [blake2b(value, digest_size=16).digest() for value in values.cast(pa.large_binary()).to_pylist()]
+    return _from_bytes(b"".join(parts))
+
+
+def digests_of_hex(values: Sequence[str]) -> Digests:
+    """Return the first 128 bits of digests that are given as hex.
+
+    Returns:
+        uint64 of shape (N, 2).
+    """
+    return _from_bytes(bytes.fromhex("".join(value[:32] for value in values)))
+
+
+def _from_bytes(data: bytes) -> Digests:
+    return np.frombuffer(data, np.uint64).reshape(-1, 2) if data else np.zeros((0, 2), np.uint64)
+
+
+def first_of_each(digests: Digests) -> NDArray[np.int64]:
+    """Return the rows, in order, that no earlier row is equal to."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal rows the first comes first
+    ordered = digests[order]
+    new = np.ones(len(digests), bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return np.sort(order[new])
+
+
+class DigestMap:
+    """Maps digests to numbers from 0 up; entries are added in bulk and never removed.
+
+    Entries lie in a few sorted runs, the larger ones first; adding merges runs of similar size, so that each entry is
+    moved a logarithmic number of times and a lookup visits a logarithmic number of runs.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[Digests, Numbers]] = []
+
+    def __len__(self) -> int:
+        return sum(len(numbers) for _, numbers in self._runs)
+
+    def find(self, digests: Digests) -> Numbers:
+        """Look digests up.
+
+        Args:
+            digests: uint64 of shape (N, 2).
+
+        Returns:
+            int64 of shape (N,): the number of each, -1 for one that isn't there.
+        """
+        found = np.full(len(digests), -1, np.int64)
+        for keys, numbers in self._runs:
+            places = np.searchsorted(keys[:, 0], digests[:, 0])
+            open_rows = np.arange(len(digests))
+            while len(open_rows):  # more than once only where the first halves of different digests agree
+                places_here = places[open_rows]
+                inside = places_here < len(keys)
+                open_rows, places_here = open_rows[inside], places_here[inside]
+                same_half = keys[places_here, 0] == digests[open_rows, 0]
+                open_rows, places_here = open_rows[same_half], places_here[same_half]
+                same = keys[places_here, 1] == digests[open_rows, 1]
+                found[open_rows[same]] = numbers[places_here[same]]
+                open_rows = open_rows[~same]
+                places[open_rows] += 1
+        return found
+
+    def add(self, digests: Digests, numbers: Numbers) -> None:
+        """Add entries whose digests are not there yet, and differ from each other."""
+        if not len(digests):
+            return
+        self._runs.append(_sorted(digests, numbers))
+        while len(self._runs) > 1 and len(self._runs[-2][1]) < 2 * len(self._runs[-1][1]):
+            (keys, values), (more_keys, more_values) = self._runs[-2:]
+            self._runs[-2:] = [_sorted(np.concatenate([keys, more_keys]), np.concatenate([values, more_values]))]
+
+
+def _sorted(digests: Digests, numbers: Numbers) -> tuple[Digests, Numbers]:
+    order = np.argsort(digests[:, 0], kind="stable")
+    return digests[order], numbers[order]

@@ -1,0 +1,50 @@
+"""The only door to files: the spelling of URIs, and stores that list, read and write."""
+
+from pipeline.storage.access import refuse_secrets, require_folder, store_for
+from pipeline.storage.base import FileInfo, StorageOptions, Store
+from pipeline.storage.fetch import default_cache_dir, download, open_stream
+from pipeline.storage.local import LocalStore
+from pipeline.storage.remote import RemoteStore
+from pipeline.storage.retry import may_pass, retried
+from pipeline.storage.uris import (
+    OBJECT_STORES,
+    REMOTE_SCHEMES,
+    absolute,
+    base_name,
+    has_secret,
+    join,
+    local_path,
+    local_uri,
+    printable,
+    redact,
+    scheme,
+    scrub,
+)
+
+__all__ = [
+    "OBJECT_STORES",
+    "REMOTE_SCHEMES",
+    "FileInfo",
+    "LocalStore",
+    "RemoteStore",
+    "StorageOptions",
+    "Store",
+    "absolute",
+    "base_name",
+    "default_cache_dir",
+    "download",
+    "has_secret",
+    "join",
+    "local_path",
+    "local_uri",
+    "may_pass",
+    "open_stream",
+    "printable",
+    "redact",
+    "refuse_secrets",
+    "require_folder",
+    "retried",
+    "scheme",
+    "scrub",
+    "store_for",
+]

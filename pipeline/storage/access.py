@@ -1,0 +1,70 @@
+"""From a URI and options to the store that holds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.storage.base import StorageOptions, Store
+from pipeline.storage.local import LocalStore
+from pipeline.storage.remote import RemoteStore
+from pipeline.storage.uris import OBJECT_STORES, local_path, redact, scheme
+
+#: Parts of option names that carry a secret.
+_SECRET_PARTS = ("secret", "password", "token", "key", "credential", "sas", "connection_string")
+#: Options whose names only look so.
+_HARMLESS = ("requester_pays", "sse_kms_key_id", "key_file")
+
+
+def store_for(uri: str, options: StorageOptions | None = None, allow_http: bool = False) -> Store:
+    """Return the store that holds a URI.
+
+    Args:
+        uri: A local path or a URI.
+        options: Keyword arguments of the fsspec file system; for remote stores only.
+        allow_http: Whether web servers will do.
+
+    Raises:
+        ConfigError: The scheme is not one that is allowed, or the options hold a secret.
+    """
+    kind = scheme(uri)
+    if kind == "file":
+        return LocalStore()
+    if kind not in OBJECT_STORES and not (allow_http and kind in ("http", "https")):
+        raise ConfigError(
+            f"Expected a local path, s3://, gs:// or az://, got {redact(uri)}."
+            + (" Web addresses can be used in a manifest, with --allow-http." if kind in ("http", "https") else "")
+        )
+    refuse_secrets(options or {})
+    return RemoteStore(kind, options or {})
+
+
+def refuse_secrets(options: StorageOptions) -> None:
+    """Refuse storage options that carry credentials, which would show in process lists and in the run's record.
+
+    Raises:
+        ConfigError: One does.
+    """
+    for name, value in options.items():
+        if name not in _HARMLESS and any(part in name.lower() for part in _SECRET_PARTS):
+            raise ConfigError(
+                f"Storage option {name!r} would carry a credential. Put it into the environment of the cluster's nodes "
+                "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, "
+                "AZURE_STORAGE_ACCOUNT_KEY), or use the machine's role."
+            )
+        if isinstance(value, dict):
+            refuse_secrets(value)
+
+
+def require_folder(uri: str, option: str) -> None:
+    """Refuse a local place for output that is no folder and can't become one.
+
+    Raises:
+        ConfigError: It, or something above it, is a file.
+    """
+    if scheme(uri) != "file":
+        return
+    path = Path(local_path(uri))
+    existing = next(place for place in (path, *path.parents) if place.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"Expected a folder, or a place for one, at {path} ({option}); {existing} is a file.")

@@ -1,0 +1,318 @@
+"""Plan a source: compare its listing with what the table's plans promise, and promise what is missing.
+
+The listing streams through: of each image only digests stay in memory, and of the images to plan no more than one plan.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.digests import first_of_each
+from pipeline.errors import ConfigError
+from pipeline.refs import REF_SCHEMA, extra_schema, unify
+from pipeline.table.plan import UNITS_PER_PLAN, Plan, Unit, committed_names, list_plans, plan_batches, write_plan
+from pipeline.table.promises import NOWHERE, Known, Promises, know
+from pipeline.table.schema import Table
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two lines that say how far the listing is.
+_LOG_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A source on its way into a plan.
+
+    Args:
+        source: Its identity, see `pipeline.sources.Source`.
+        containers: Whether its refs are containers.
+        refs: Gives its refs, table by table, for a unit size.
+        columns: Its extra columns.
+        promise: What each image is to become, see `pipeline.table.schema.TableInfo.digest`.
+        unit_size: Images a unit.
+        limit: Take so many refs only; None for all.
+    """
+
+    source: str
+    containers: bool
+    refs: Callable[[int], Iterator[pa.Table]]
+    columns: pa.Schema
+    promise: str
+    unit_size: int
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What planning found.
+
+    Args:
+        units: Every unit, of any plan, that holds one of the source's images, with what it promises by now.
+        num_listed: Refs that the source has.
+        new: Refs that no plan held.
+        changed: Refs that are others than those that were embedded (bytes, label, split or extra columns).
+        removed: Refs that this source had in an earlier run and has no more; 0 where ``limit`` cut the listing.
+        pruned: How many of the removed ones are promised no more.
+        repeated: Refs that the source named more than once; each counts once.
+        columns: Every extra column that the table has by now.
+        replaced: Names of units of which rows will be taken out, since pending units hold their images by now.
+        plans: The table's plans, in order.
+        plan_units: All units of each plan, by its name, with what each promises by now.
+        seconds: Time spent.
+    """
+
+    units: list[Unit]
+    num_listed: int
+    new: int
+    changed: int
+    removed: int
+    pruned: int
+    repeated: int
+    columns: pa.Schema
+    replaced: set[str]
+    plans: list[Plan]
+    plan_units: dict[str, list[Unit]]
+    seconds: float
+
+
+def load_promises(table: Table) -> Promises:
+    """Read every plan of a table."""
+    promises = Promises()
+    for plan in list_plans(table):
+        promises.load(table, plan)
+    return promises
+
+
+def plan_source(table: Table, listing: Listing, prune: bool = False) -> Planned:
+    """Plan the images of a source that no plan holds yet, and those that have changed.
+
+    Args:
+        table: Where the plans belong.
+        listing: The source.
+        prune: Take back what this source promised in an earlier run and has no more.
+
+    Returns:
+        What there is to do, and what was found.
+
+    Raises:
+        ConfigError: An extra column has another type than the table's.
+        OSError: The source can't be listed, or a plan not be written.
+    """
+    started = time.perf_counter()
+    promises = load_promises(table)
+    planner = _Planner(table, promises, listing)
+    planner.list_all()
+    removed, pruned = (0, 0) if listing.limit else planner.find_removed(prune)
+    units, plan_units = planner.units_now()
+    return Planned(
+        units=units,
+        num_listed=planner.num_listed,
+        new=planner.new,
+        changed=planner.changed,
+        removed=removed,
+        pruned=pruned,
+        repeated=planner.repeated,
+        columns=planner.columns,
+        replaced=planner.replaced_by_pending(),
+        plans=promises.plans,
+        plan_units=plan_units,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass
+class _Planner:
+    table: Table
+    promises: Promises
+    listing: Listing
+    num_listed: int = 0
+    new: int = 0
+    changed: int = 0
+    repeated: int = 0
+    columns: pa.Schema = field(init=False)
+    _waiting: list[pa.Table] = field(default_factory=list)
+    _num_waiting: int = 0
+
+    def __post_init__(self) -> None:
+        self._committed = committed_names(self.table)
+        self._unify()
+        earlier = [plan for plan in self.promises.plans if plan.source == self.listing.source and plan.num_units]
+        # Containers are cut out of files by the unit size, and their names must stay those of the first run.
+        self._unit_size = earlier[0].unit_size if earlier and self.listing.containers else self.listing.unit_size
+
+    def _unify(self) -> None:
+        known = [(f"the table {self.table.uri}", plan.columns) for plan in self.promises.plans]
+        self.columns = unify([*known, (f"the source ({self.listing.source})", self.listing.columns)])
+
+    def list_all(self) -> None:
+        logged_at = time.monotonic()
+        for refs in self.listing.refs(self._unit_size):
+            if self.listing.limit is not None:
+                refs = refs.slice(0, self.listing.limit - self.num_listed)
+            self._take(refs)
+            if time.monotonic() - logged_at > _LOG_EVERY_S:
+                logged_at = time.monotonic()
+                logger.info("Listing the source: %d so far.", self.num_listed)
+            if self.listing.limit is not None and self.num_listed >= self.listing.limit:
+                break
+        while self._waiting:
+            self._write_plan()
+
+    def _take(self, refs: pa.Table) -> None:
+        """Sort a batch of the listing into known, changed and new; keep the latter two until they fill a plan."""
+        self.num_listed += len(refs)
+        known = know(refs)
+        first = first_of_each(known.uris)
+        if len(first) < len(refs):
+            self.repeated += len(refs) - len(first)
+            refs, known = refs.take(pa.array(first)), _rows(known, first)
+        places = self.promises.find(known)
+        there = places >= 0
+        repeated = np.zeros(len(refs), bool)
+        repeated[there] = self.promises.mark_listed(places[there])
+        self.repeated += int(repeated.sum())
+        holders, former = np.full(len(refs), NOWHERE, np.int32), np.full(len(refs), NOWHERE, np.int32)
+        holders[there], former[there] = (
+            self.promises.holders(places[there]),
+            self.promises.former_holders(places[there]),
+        )
+        new = (~there | (holders == NOWHERE)) & ~repeated
+        changed = np.zeros(len(refs), bool)
+        changed[there] = self.promises.differs(_rows(known, np.flatnonzero(there)), places[there])
+        # What is pending is read as it is by now; there is no need to plan it anew.
+        changed &= ~new & ~repeated & np.isin(holders, self._committed_ordinals(holders))
+        self.new, self.changed = self.new + int(new.sum()), self.changed + int(changed.sum())
+        self.promises.note(_rows(known, np.flatnonzero(~there)))
+        wanted = np.flatnonzero(new | changed)
+        if len(wanted):
+            self._wait(refs.take(pa.array(wanted)), self._names(np.where(new, former, holders)[wanted]))
+
+    def _committed_ordinals(self, ordinals: NDArray[np.int32]) -> list[int]:
+        there = (int(ordinal) for ordinal in np.unique(ordinals) if ordinal >= 0)
+        return [ordinal for ordinal in there if self.promises.units[ordinal][1].name in self._committed]
+
+    def _names(self, ordinals: NDArray[np.int32]) -> pa.Array:
+        names = {
+            ordinal: self.promises.units[ordinal][1].name for ordinal in np.unique(ordinals).tolist() if ordinal >= 0
+        }
+        return pa.array([names.get(ordinal) for ordinal in ordinals.tolist()], pa.string())
+
+    def _wait(self, refs: pa.Table, replaces: pa.Array) -> None:
+        refs = _with_columns(refs, pa.schema([]) if self.listing.containers else self.columns)
+        self._waiting.append(refs.append_column("replaces", replaces))
+        self._num_waiting += len(refs)
+        while self._num_waiting >= self._plan_rows:
+            self._write_plan()
+
+    @property
+    def _plan_rows(self) -> int:
+        return UNITS_PER_PLAN * (1 if self.listing.containers else self._unit_size)
+
+    def _write_plan(self) -> None:
+        """Write one plan of what is waiting; where another run took the number, leave out what that one promises."""
+        waiting = pa.concat_tables(self._waiting)
+        refs, rest = waiting.slice(0, self._plan_rows), waiting.slice(self._plan_rows)
+        size = 1 if self.listing.containers else self._unit_size
+        lengths = [min(size, len(refs) - start) for start in range(0, len(refs), size)]
+        plan = self._put(refs, lengths)
+        if plan is None:
+            refs = self._not_promised_meanwhile(refs)
+            self._waiting = [part for part in (refs, rest) if len(part)]
+        else:
+            rows = refs.append_column("unit", pa.array(np.arange(len(refs), dtype=np.int32) // size))
+            self.promises.add_plan(plan, (rows.slice(n * size, size) for n in range(len(lengths))))
+            self._waiting = [rest] if len(rest) else []
+        self._num_waiting = sum(map(len, self._waiting))
+
+    def _put(self, refs: pa.Table, lengths: list[int]) -> Plan | None:
+        return write_plan(
+            self.table,
+            self.promises.plans[-1].sequence + 1 if self.promises.plans else 0,
+            self.listing.promise,
+            self.listing.source,
+            refs,
+            lengths,
+            containers=self.listing.containers,
+            unit_size=self._unit_size,
+            columns=self.columns,
+        )
+
+    def _not_promised_meanwhile(self, refs: pa.Table) -> pa.Table:
+        before = len(self.promises.units)
+        for plan in list_plans(self.table, self.promises.plans[-1].sequence + 1 if self.promises.plans else 0):
+            self.promises.load(self.table, plan)
+        self._unify()
+        places = self.promises.find(know(refs))
+        mine = self.promises.holders(places) < before  # held by no unit, or by the one that is to be replaced
+        return refs.filter(pa.array(mine))
+
+    def find_removed(self, prune: bool) -> tuple[int, int]:
+        mine = np.asarray([plan.source == self.listing.source for plan, _ in self.promises.units], bool)
+        places = self.promises.unlisted(mine)
+        if not prune or not len(places):
+            return len(places), 0
+        holders = self.promises.holders(places)
+        gone = np.zeros(len(self.promises), bool)
+        gone[places[np.isin(holders, self._committed_ordinals(holders))]] = True
+        pruned = 0
+        wanted_plans = {plan.sequence for plan, _ in self.promises.units if plan.source == self.listing.source}
+        for plan in [plan for plan in self.promises.plans if plan.sequence in wanted_plans]:
+            parts = []
+            for refs in plan_batches(self.table, plan):
+                if not plan.num_units:
+                    break
+                at = self.promises.find(know(refs))
+                taken = np.flatnonzero(gone[at])
+                gone[at[taken]] = False
+                names = self._names(self.promises.holders(at[taken]))
+                columns = [*REF_SCHEMA.names, *extra_schema(refs.schema).names]
+                parts.append(refs.select(columns).take(pa.array(taken)).append_column("replaces", names))
+            found = pa.concat_tables(parts, promote_options="default")
+            if not len(found):
+                continue
+            taken_back = self._put(found, [])
+            if taken_back is None:
+                raise ConfigError("Another run is planning on this table. Wait for it, and run again with --prune.")
+            unit = pa.array(np.full(len(found), NOWHERE, np.int32))
+            self.promises.add_plan(taken_back, iter([found.append_column("unit", unit)]))
+            pruned += len(found)
+        return len(places), pruned
+
+    def units_now(self) -> tuple[list[Unit], dict[str, list[Unit]]]:
+        """Return the units that hold what was listed, and all units by plan."""
+        listed, promised = self.promises.listed(), self.promises.promised()
+        mine: list[Unit] = []
+        plans: dict[str, list[Unit]] = {}
+        for ordinal, (plan, unit) in enumerate(self.promises.units):
+            gone = plan.containers and not promised[ordinal]
+            num_images = 0 if gone else unit.num_images if plan.containers else int(promised[ordinal])
+            now = Unit(unit.plan, unit.number, num_images)
+            plans.setdefault(unit.plan, []).append(now)
+            if listed[ordinal]:
+                mine.append(now)
+        return mine, plans
+
+    def replaced_by_pending(self) -> set[str]:
+        pending = [unit.name not in self._committed for _, unit in self.promises.units]
+        ordinals = self.promises.former_holders_of(np.asarray(pending, bool))
+        return {self.promises.units[ordinal][1].name for ordinal in ordinals.tolist()}
+
+
+def _rows(known: Known, rows: NDArray[np.int64]) -> Known:
+    return Known(known.uris[rows], known.versions[rows], known.details[rows])
+
+
+def _with_columns(refs: pa.Table, columns: pa.Schema) -> pa.Table:
+    """Return refs with all of some extra columns, null where they have none."""
+    for column in columns:
+        if column.name not in refs.column_names:
+            refs = refs.append_column(column, pa.nulls(len(refs), column.type))
+    return refs.select([*REF_SCHEMA.names, *columns.names])
