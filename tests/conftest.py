@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import samples
+from tests import s3, samples
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def s3_environment() -> Iterator[None]:
+    """Credentials that any local S3 server takes, and none of the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in s3.ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_environment: None) -> Iterator[s3.S3Server]:
+    """A local S3 server for the whole session; each test makes buckets of its own."""
+    with s3.serve() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_environment: None) -> Iterator[None]:
     """One quiet Ray cluster for the whole session; jobs called in this process use it."""
     from pipeline import cluster
 

@@ -28,6 +28,7 @@ def store_for(uri: str, options: StorageOptions | None = None, allow_http: bool 
         ConfigError: The scheme is not one that is allowed, or the options hold a secret.
     """
     kind = scheme(uri)
+    refuse_secrets(options or {})
     if kind == "file":
         return LocalStore()
     if kind not in OBJECT_STORES and not (allow_http and kind in ("http", "https")):
@@ -35,7 +36,6 @@ def store_for(uri: str, options: StorageOptions | None = None, allow_http: bool 
             f"Expected a local path, s3://, gs:// or az://, got {redact(uri)}."
             + (" Web addresses can be used in a manifest, with --allow-http." if kind in ("http", "https") else "")
         )
-    refuse_secrets(options or {})
     return RemoteStore(kind, options or {})
 
 

@@ -81,7 +81,8 @@ class RemoteStore:
         items: list[FileInfo | str] = []
         for entry in sorted(found, key=lambda entry: str(entry["name"])):
             uri = self._uri(entry["name"])
-            if base_name(uri).startswith(".") or uri == folder:
+            marker = entry["type"] != "directory" and str(entry["name"]).endswith("/")  # stands for an empty folder
+            if base_name(uri).startswith(".") or uri == folder or marker:
                 continue
             items.append(uri if entry["type"] == "directory" else _file_info(uri, entry))
         return items
