@@ -30,21 +30,21 @@ _MAX_ROWS = 2**24
 
 
 class ContentIndex:
-    """Where the embedding of an image's content lies: data file and row."""
+    """Where the embedding of an image's content lies: data file and row.
 
-    def __init__(self) -> None:
+    Args:
+        tables: Tables whose rows it knows from the start.
+    """
+
+    def __init__(self, tables: Sequence[Table] = ()) -> None:
         self._files: list[str] = []
         self._map = DigestMap()
-
-    def __len__(self) -> int:
-        return len(self._map)
-
-    def load(self, tables: Sequence[Table]) -> int:
-        """Read the digests of all rows of some tables; return how many are known now."""
         for table in tables:
             for uri, rows in iter_files(table, ["sha256"]):
                 self.add(uri, rows["sha256"].to_pylist())
-        return len(self)
+
+    def __len__(self) -> int:
+        return len(self._map)
 
     def add(self, uri: str, sha256: Sequence[str]) -> None:
         """Note the rows of a data file, in order."""
@@ -106,6 +106,6 @@ def start_memory(own: Table, others: Sequence[Table]) -> ClusterMemory:
         others: Tables of the same features to copy from.
     """
     tables = [own, *others]
-    actor: Any = ray.remote(ContentIndex).options(num_cpus=0, max_restarts=0).remote()
-    actor.load.remote(tables)  # calls are answered in order, so the first question waits for this
+    # The tables are read in the constructor, since questions of several processes keep no order among each other.
+    actor: Any = ray.remote(ContentIndex).options(num_cpus=0, max_restarts=0).remote(tables)
     return ClusterMemory(actor, tables)

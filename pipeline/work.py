@@ -120,6 +120,9 @@ def work(task: Task, options: RunOptions, on_progress: ProgressCallback | None) 
                 left = pending_units(task.table, task.units)
                 if len(left) == len(pending):
                     break
+                if left:
+                    reason = next(iter(outcome.troubles.values()), "A task failed or its process died.")
+                    logger.warning("%d unit(s) are left; trying them again. %s", len(left), reason)
                 pending = left
     outcome.seconds = time.perf_counter() - started
     return outcome

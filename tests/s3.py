@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,20 +66,21 @@ def serve() -> Iterator[S3Server]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
     try:
-        _wait_for(f"http://127.0.0.1:{port}/moto-api/", process)
+        wait_for(f"http://127.0.0.1:{port}/moto-api/", lambda: process.poll() is None)
         yield S3Server(f"http://127.0.0.1:{port}")
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(url: str, is_alive: Callable[[], bool]) -> None:
+    """Wait until a server that was started answers."""
     end = time.monotonic() + 60
     while True:
-        assert process.poll() is None, "the S3 server ended"
+        assert is_alive(), "the server ended"
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
         except OSError:
-            assert time.monotonic() < end, "the S3 server did not start"
+            assert time.monotonic() < end, "the server did not start"
             time.sleep(0.1)
