@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.sources.base import Source
-from pipeline.sources.folder import FolderSource
+from pipeline.sources.folder import IMAGE_SUFFIXES, FolderSource
 from pipeline.sources.options import SourceOptions
 from pipeline.storage import Store
 
@@ -102,12 +102,18 @@ def detect(uri: str, store: Store) -> Format:
     names = [entry.lower() for entry in store.list_names(uri)]
     if _HUGGING_FACE & set(names):
         return "huggingface"
-    files = [entry for entry in names if os.path.splitext(entry)[1]]
-    if files and all(entry.endswith(_TARS) for entry in files):
-        return "webdataset"
-    if files and all(entry.endswith(".parquet") for entry in files):
-        return "parquet"
+    if "data" in names and not _has_images(names):  # the layout of the Hugging Face hub
+        names += [entry.lower() for entry in store.list_names(storage.join(uri, "data"))]
+    if not _has_images(names):
+        if any(entry.endswith(_TARS) for entry in names):
+            return "webdataset"
+        if any(entry.endswith(".parquet") for entry in names):
+            return "parquet"
     return "folder"
+
+
+def _has_images(names: list[str]) -> bool:
+    return any(os.path.splitext(name)[1] in IMAGE_SUFFIXES for name in names)
 
 
 def _kind_of_parquet(uri: str, store: Store) -> Format:
@@ -124,7 +130,7 @@ def _kind_of_parquet(uri: str, store: Store) -> Format:
 
 
 def holds_images(kind: pa.DataType) -> bool:
-    """Return whether a column's type is that of encoded images: bytes, or Hugging Face's struct of bytes and path."""
+    """Return whether a column's type is that of encoded images: bytes, or Hugging Face's struct that holds them."""
     if pa.types.is_struct(kind):
-        return {"bytes", "path"} <= {field.name for field in kind}
+        return any(field.name == "bytes" for field in kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

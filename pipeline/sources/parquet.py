@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -69,8 +70,9 @@ class ParquetSource:
         self._parked: deque[Cursor] = deque(maxlen=1)
         self.skipped: Counter[str] = Counter()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parked": deque(maxlen=1)}  # nothing open travels
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Nothing open travels; and a process that is sent the same source again goes on with the one that it has.
+        return _in_this_process, (self._pattern, self._store, self._options, self._layout)
 
     @property
     def identity(self) -> str:
@@ -180,7 +182,8 @@ class ParquetSource:
     def _cursor(self, piece: Slice, layout: RowLayout) -> Cursor:
         with contextlib.suppress(IndexError):  # taken away: two readings never share one
             cursor = self._parked.pop()
-            if cursor.begins(piece):
+            if cursor.can_reach(piece):
+                cursor.skip_to(piece.start)
                 return cursor
             cursor.close()
         try:
@@ -191,6 +194,13 @@ class ParquetSource:
                 raise TransientError(f"The folder {folder} is gone. Mount it, and run again.") from None
             reason = "The file was listed, but is not there any more."
             raise ImageReject("read", RejectCode.MISSING, reason) from None
+
+
+@lru_cache(maxsize=4)
+def _in_this_process(pattern: str, store: Store, options: RowOptions, layout: RowLayout | None) -> ParquetSource:
+    source = ParquetSource(pattern, store)
+    source._options, source._layout = options, layout
+    return source
 
 
 def split_by_name(uri: str) -> str | None:

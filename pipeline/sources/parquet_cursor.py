@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import IO
 
 import pyarrow as pa
@@ -101,6 +102,7 @@ class Cursor:
         self._file = WatchedFile(store.open(piece.container))
         self._container, self._version, self._row = piece.container, piece.version, piece.start
         self._layout, self._num_rows = layout, 0
+        self._group_starts: list[int] = []
         self._batches: Iterator[pa.RecordBatch] | None = None
         self._rest: pa.RecordBatch | None = None
 
@@ -113,9 +115,20 @@ class Cursor:
         """Whether all rows of the file have been taken."""
         return self._row >= self._num_rows
 
-    def begins(self, piece: Slice) -> bool:
-        """Return whether it stands where a slice begins, in that version of the file."""
-        return (self._container, self._version, self._row) == (piece.container, piece.version, piece.start)
+    def can_reach(self, piece: Slice) -> bool:
+        """Return whether it stands at or before a slice's first row, within the same row group of the same file.
+
+        Then to go on from there is cheaper than to read that row group again from its beginning.
+        """
+        if (self._container, self._version) != (piece.container, piece.version):
+            return False
+        group = max((start for start in self._group_starts if start <= piece.start), default=self._row)
+        return group <= self._row <= piece.start
+
+    def skip_to(self, row: int) -> None:
+        """Pass over the rows before one."""
+        for _ in self.take(row - self._row):
+            pass
 
     def take(self, num_rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the next rows, each batch with the number of its first row; fewer where the file ends.
@@ -144,6 +157,8 @@ class Cursor:
         footer, skip = parquet.metadata, self._row
         self._num_rows = footer.num_rows
         groups = list(range(footer.num_row_groups))
+        lengths = [footer.row_group(group).num_rows for group in groups]
+        self._group_starts = [0, *accumulate(lengths)][:-1]
         while groups and skip >= footer.row_group(groups[0]).num_rows:
             skip -= footer.row_group(groups.pop(0)).num_rows
         if not groups:

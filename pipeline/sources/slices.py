@@ -86,7 +86,7 @@ class RowReading:
     Args:
         piece: The slice.
         layout: Which columns are what.
-        batches: Gives the slice's rows. An `ImageReject` that it raises stands for the rest of the slice.
+        batches: Gives the slice's rows. An `ImageReject` that it raises is that of all the rows that are left.
         max_bytes: Longest image (bytes).
         split: The split of every row, where there is no column of splits.
         at_path: Reads the file that a row without bytes names; None where there is none.
@@ -108,7 +108,7 @@ class RowReading:
         self._num_given = 0
 
     def images(self) -> Iterator[Fetched]:
-        """Yield every image, or the reject that stands for those that can't be had."""
+        """Yield every image, and for each row that can't be had its reject."""
         with closing(self._batches()) as batches:
             try:
                 for first, batch in batches:
@@ -118,10 +118,13 @@ class RowReading:
                         self._num_given += 1
                         yield Fetched(uri, data)
             except ImageReject as reject:
-                row = {name: [None] for name in self._schema.names} | {"uri": [self._piece.uri]}
-                self._tables.append(pa.table(row, schema=self._schema))
-                self._num_given += 1
-                yield Fetched(self._piece.uri, reject)
+                numbers = range(self._piece.start + self._num_given, self._piece.start + self._piece.num_rows)
+                uris = [f"{self._piece.container}#row={number}" for number in numbers]
+                nothing: dict[str, list[str | None]] = {name: [None] * len(uris) for name in self._schema.names}
+                self._tables = [self.rows(), pa.table({**nothing, "uri": uris}, schema=self._schema)]
+                self._num_given += len(uris)
+                for uri in uris:
+                    yield Fetched(uri, reject)
 
     def rows(self) -> pa.Table:
         """Return labels, splits and extra columns of the images."""

@@ -80,7 +80,7 @@ def commit_block(
         run: What identifies the run, stored in the files' metadata.
         on_committed: Called with a data file's URI and the SHA-256 (hex) of its rows' images, once it is there.
     """
-    names = ["plan", "unit", "num_images", "trouble", "hopeless", "read_s", "embed_s", "engine"]
+    names = ["plan", "unit", "num_images", "container", "trouble", "hopeless", "read_s", "embed_s", "engine"]
     (first,) = block.slice(0, 1).select(names).to_pylist()
     unit = Unit(first["plan"], first["unit"], first["num_images"])
     report = UnitReport(
@@ -103,7 +103,9 @@ def commit_block(
         rejects = block.filter(pc.invert(good)).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
         reused = int(pc.sum(pc.and_(good, pc.invert(block["computed"]))).as_py() or 0)
         details = {**run, "engine": report.engine, "reused": reused}
-        committed = commit_unit(table, unit, rows, rejects, details, replaces)
+        # What a container holds is what was found in it.
+        promised = Unit(unit.plan, unit.number, None) if first["container"] else unit
+        committed = commit_unit(table, promised, rows, rejects, details, replaces)
     except ConfigError as error:
         return replace(report, trouble=str(error), hopeless=True)
     except Exception as error:  # whatever it is, the unit stays pending, and the driver must know why
@@ -136,7 +138,7 @@ def _with_extras(rows: pa.Table) -> pa.Table:
 def _replaced_rows(block: pa.Table) -> dict[str, pa.Array | None]:
     """Return the URIs of the rows that the unit replaces, by the older unit's name; None for all of that unit's."""
     names = [name for name in pc.unique(block["replaces"]).to_pylist() if name is not None]
-    if block["replaces_all"][0].as_py():
+    if block["container"][0].as_py():
         return dict.fromkeys(names)
     uris = block["uri"]
     return {name: uris.filter(pc.equal(block["replaces"], name)).combine_chunks() for name in names}

@@ -108,7 +108,7 @@ def read_unit(
         The unit's block. For each image: uri, label, split; ``extras``, a struct of the extra columns, if there are
         any; sha256, width, height; the outcome columns; ``copy_of``, the row of the same image in this block;
         ``vector``, the embedding where it is known; ``pixels``, uint8 of shape (crop, crop, 3), BGR, or no bytes where
-        there is nothing to embed. And on every row: plan, unit, num_images, replaces, trouble, read_s; ``present`` is
+        there is nothing to embed. And on every row: plan, unit, num_images, container, replaces, trouble, read_s; ``present`` is
         false on the one row of a unit that has no images.
     """
     start = time.perf_counter()
@@ -128,7 +128,7 @@ def read_unit(
             break
         _take(rows, batch, preprocessing, limits, memory)
     known = reading.rows() if trouble is None else None
-    return _block(refs, known, rows, unit, trouble, time.perf_counter() - start)
+    return _block(refs, known, rows, unit, trouble, time.perf_counter() - start, source.containers)
 
 
 def _take(
@@ -175,7 +175,13 @@ def _reject(reject: ImageReject) -> dict[str, str]:
 
 
 def _block(
-    refs: pa.Table, known: pa.Table | None, rows: _Rows, unit: Unit, trouble: str | None, read_s: float
+    refs: pa.Table,
+    known: pa.Table | None,
+    rows: _Rows,
+    unit: Unit,
+    trouble: str | None,
+    read_s: float,
+    container: bool,
 ) -> pa.Table:
     present = trouble is None and bool(rows.uris)
     if not present:  # one row that says so
@@ -196,26 +202,22 @@ def _block(
     if known is not None and extras:
         arrays = [known[field.name].combine_chunks() for field in extras]
         columns["extras"] = pa.StructArray.from_arrays(arrays, fields=extras)
-    columns["replaces"] = _replaces(refs, length)
+    replaces = refs["replaces"].combine_chunks()
+    if container or not present:  # of a container, all rows come from the one ref; and where there is none, it is null
+        replaces = constant(replaces[0].as_py() if container else None, pa.string(), length)
+    columns["replaces"] = replaces
     columns["pixels"] = rows.pixel_column()
     constants: list[tuple[str, Any, pa.DataType]] = [
         ("plan", unit.plan, pa.string()),
         ("unit", unit.number, pa.int64()),
         ("num_images", unit.num_images, pa.int64()),
+        ("container", container, pa.bool_()),
         ("present", present, pa.bool_()),
-        ("replaces_all", len(refs) == 1 and bool(refs["num_images"][0].as_py() != 1), pa.bool_()),
         ("trouble", trouble, pa.string()),
         ("read_s", read_s, pa.float64()),
     ]
     columns.update({name: constant(value, kind, length) for name, value, kind in constants})
     return pa.table(columns)
-
-
-def _replaces(refs: pa.Table, length: int) -> pa.Array:
-    """Return the older unit of each row: of each image, or of the one container that all the rows come from."""
-    if len(refs) == length:
-        return refs["replaces"].combine_chunks()
-    return constant(refs["replaces"][0].as_py() if len(refs) == 1 else None, pa.string(), length)
 
 
 def constant(value: Any, kind: pa.DataType, length: int) -> pa.Array:
@@ -240,4 +242,4 @@ def read_block(
     except Exception as error:  # Ray would drop the block, and nobody would know why
         trouble = f"Unit {unit.number} can't be read now: {type(error).__name__}: {error}"
         nothing = pa.table({"replaces": pa.nulls(1, pa.string()), "num_images": pa.nulls(1, pa.int32())})
-        yield _block(nothing, None, _Rows(1), unit, trouble, 0.0)
+        yield _block(nothing, None, _Rows(1), unit, trouble, 0.0, source.containers)

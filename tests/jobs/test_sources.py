@@ -47,8 +47,8 @@ def test_embed__the_same_images_in_every_form_give_the_same_rows(
         "csv": ["price"],
         "manifest": ["product_id", "tags"],
         "webdataset": ["json"],
-        "parquet": [],
-        "huggingface": [],
+        "parquet": ["image_path"],
+        "huggingface": ["image_path"],
     }
     assert rows(tmp_path / "manifest-table").schema.field("product_id").type == pa.uint64()
 

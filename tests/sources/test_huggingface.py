@@ -190,7 +190,7 @@ def test_read__a_path_without_bytes_is_read_where_it_is_a_local_file(tmp_path: P
     assert read(source, refs(source)[0], max_bytes=10)[0][0] == samples.jpeg(1)[:11]
 
 
-def test_read__a_split_that_vanished_is_one_reject_but_a_vanished_dataset_is_not(tmp_path: Path) -> None:
+def test_read__a_split_that_vanished_is_rejects_but_a_vanished_dataset_is_not(tmp_path: Path) -> None:
     root = save(datasets.DatasetDict(train=dataset(0), test=dataset(1)), tmp_path / "saved")
     source = HuggingFaceSource(str(root))
     ref = refs(source)[1]
@@ -198,7 +198,7 @@ def test_read__a_split_that_vanished_is_one_reject_but_a_vanished_dataset_is_not
     shutil.rmtree(root / "test")
     data, rows = read(source, ref)
     assert [reject(image).code for image in data] == [RejectCode.MISSING]
-    assert rows["uri"].to_pylist() == [f"{root}/test#rows=0+"]
+    assert rows["uri"].to_pylist() == [f"{root}/test#row=0"]
     shutil.rmtree(root)
     with pytest.raises(TransientError, match="is gone"):
         read(source, ref)
@@ -214,7 +214,7 @@ def test_read__a_dataset_that_shrank_gives_what_is_there(tmp_path: Path) -> None
     assert [len(read(source, ref)[0]) for ref in (first, second)] == [6, 2]
 
 
-def test_read__a_damaged_file_is_one_reject(tmp_path: Path) -> None:
+def test_read__what_a_damaged_file_can_not_give_is_rejects(tmp_path: Path) -> None:
     root = save(dataset(*range(4)), tmp_path / "saved")
     source = HuggingFaceSource(str(root))
     (ref,) = refs(source)
@@ -222,7 +222,7 @@ def test_read__a_damaged_file_is_one_reject(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-3000])
     source = pickle.loads(pickle.dumps(source))
     data, _ = read(source, ref)
-    assert [reject(image).code for image in data] == [RejectCode.UNDECODABLE]
+    assert [reject(image).code for image in data] == [RejectCode.UNDECODABLE] * 4
     state = json.loads((root / "state.json").read_text())
     (root / "state.json").write_text(json.dumps({**state, "_fingerprint": "other"}))
     with pytest.raises(TransientError, match="changed while it was read"):

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,6 +53,26 @@ def test_read__a_slice_that_follows_goes_on_where_the_last_one_ended(tmp_path: P
     alone = pickle.loads(fresh)
     read(alone, slices[3])
     assert sum(size for _, size in alone._store.reads) > 0.7 * path.stat().st_size  # it had to pass the rows before
+
+
+def test_read__every_other_slice_of_a_row_group_reads_it_once(tmp_path: Path) -> None:
+    """As two processes do that share the slices of a large row group between them."""
+    path = write_numbers(tmp_path / "a.parquet", 400, row_group_size=400, image_bytes=10_000)
+    store = CountingStore()
+    source = ParquetSource(str(path), store)
+    slices = refs(source, 50)
+    store.reads = []
+    for ref in slices[::2]:
+        rows = read(pickle.loads(pickle.dumps(source)), ref)[1]
+        start = int(ref["uri"][0].as_py().rpartition("=")[2].removesuffix("+"))
+        assert rows["number"].to_pylist() == list(range(start, start + 50))
+    total = sum(size for _, size in in_this_process(source)._store.reads)
+    assert total < 1.2 * path.stat().st_size
+
+
+def in_this_process(source: ParquetSource) -> Any:
+    """Return the source that this process holds for one that it was sent."""
+    return pickle.loads(pickle.dumps(source))
 
 
 def test_read__row_groups_that_are_not_needed_stay_unread(tmp_path: Path) -> None:
@@ -110,15 +131,15 @@ def damage(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_read__a_damaged_file_is_one_reject(tmp_path: Path) -> None:
+def test_read__what_a_damaged_file_can_not_give_is_rejects(tmp_path: Path) -> None:
     path = write_numbers(tmp_path / "a.parquet", 40, row_group_size=10)
     source = ParquetSource(str(path))
     slices = refs(source, 10)
     damage(path)
     data, rows = read(source, slices[0])
-    assert [reject(image).code for image in data] == [RejectCode.UNDECODABLE]
+    assert [reject(image).code for image in data] == [RejectCode.UNDECODABLE] * 10
     assert "The Parquet file is damaged" in reject(data[0]).message
-    assert rows["uri"].to_pylist() == [f"{path}#rows=0+"]
+    assert rows["uri"].to_pylist() == [f"{path}#row={i}" for i in range(10)]
     assert read(source, slices[1])[1]["number"].to_pylist() == list(range(10, 20))
     os.utime(path, ns=(1, 1))  # now it may be that somebody is writing it
     with pytest.raises(TransientError, match="changed while it was read"):
