@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Python compiles what is used at its first use; compiling everything here would take half a minute.
 PIP_OPTIONS := --quiet --no-compile
 
-.PHONY: help setup demo test test-fast lint bench clean
+.PHONY: help setup demo test test-fast lint bench bench-plan clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ lint: setup  ## Check style, types and the direction of imports.
 
 bench: setup  ## Measure images/s against a notebook-style loop, on this machine.
 	$(BIN)/python -m benchmarks.embed
+
+bench-plan: setup  ## Measure listing, planning and reading small files, local and over the S3 protocol.
+	$(BIN)/python -m benchmarks.plan
 
 clean:  ## Remove the environment and everything that was made.
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -50,7 +50,9 @@ def demo(options: DemoOptions, progress: ProgressLine) -> dict[str, Any]:
     output = Path(options.output)
     images, table, head = (str(output / name) for name in ("images", "table", "head"))
     write_digits(Path(images))
-    embedded = embed(EmbedOptions(source=images, table=table, weights="random:0", verbose=options.verbose), progress)
+    # In float32, since what an untrained network tells apart is little, and bf16 would round some of it away.
+    what = EmbedOptions(source=images, table=table, weights="random:0", precision="fp32", verbose=options.verbose)
+    embedded = embed(what, progress)
     progress.close()
     trained = train(TrainOptions(table=table, head=head))
     return {

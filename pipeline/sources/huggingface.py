@@ -24,7 +24,7 @@ from filelock import FileLock
 from pipeline import storage
 from pipeline.errors import ConfigError, ImageReject, RejectCode, TransientError
 from pipeline.sources.base import Reading
-from pipeline.sources.parquet import ParquetSource
+from pipeline.sources.parquet import PARQUET_SUFFIXES, ParquetSource
 from pipeline.sources.paths import split_name
 from pipeline.sources.rows import RowLayout, RowOptions, layout_of
 from pipeline.sources.slices import Batches, RowReading, Slice, slice_refs
@@ -114,7 +114,7 @@ class HuggingFaceSource:
             elif self._store.info(storage.join(self._uri, _STATE)):
                 self._splits = {self._uri: split_name(self._json(self._uri, _STATE).get("_split"))}
             elif self._store.is_folder(self._uri) and any(
-                info.uri.lower().endswith(".parquet") for info in self._store.list_files(self._uri)
+                info.uri.lower().endswith(PARQUET_SUFFIXES) for info in self._store.list_files(self._uri)
             ):
                 self._splits = {}
             else:

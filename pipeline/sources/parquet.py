@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,23 +13,20 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from braceexpand import braceexpand
 
 from pipeline import storage
 from pipeline.errors import ConfigError, ImageReject, RejectCode, TransientError
-from pipeline.refs import SPLITS
 from pipeline.sources.base import Reading
 from pipeline.sources.parquet_cursor import Cursor, WatchedFile
+from pipeline.sources.patterns import FilePattern, split_by_name
 from pipeline.sources.rows import RowLayout, RowOptions, layout_of
 from pipeline.sources.slices import Batches, RowReading, Slice, slice_refs
 from pipeline.storage import FileInfo, Store
 
 #: Footers on their way at once.
 CONCURRENT_FOOTERS = 16
-_SUFFIXES = (".parquet", ".parq", ".pq")
-_MAGIC = re.compile(r"[*?\[{]")
-# No letter may follow: train-00000-of-00010, train_0 and train.parquet are of a split, trainer.parquet is not.
-_SPLIT = re.compile(rf"({'|'.join(sorted(SPLITS, key=len, reverse=True))})(?![a-z])")
+#: Suffixes of the files that are read.
+PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 
 
 class ParquetSource:
@@ -42,12 +37,12 @@ class ParquetSource:
 
     Args:
         pattern: A file; a folder, for every .parquet file below it; or a pattern of either with ``*``, ``**``, ``?``,
-            ``[…]``, ``{a,b}`` or ``{000..099}``.
+            ``[…]``, ``{a,b}`` or ``{000..099}``; see `pipeline.sources.patterns.FilePattern`.
         store: What holds them.
         image_column: As for `pipeline.sources.rows.RowOptions`, like the rest.
         label_from: Column of labels.
-        split_from: Column of splits. Where ``auto`` finds none, a file whose name, or else its folder's, begins with a
-            split's name (train-00000-of-00010.parquet) is of that split.
+        split_from: Column of splits. Where ``auto`` finds none, a file whose name begins with a split's
+            (train-00000-of-00010.parquet), or whose folder is named so, is of that split.
         columns: Other columns that travel into the table.
     """
 
@@ -65,6 +60,7 @@ class ParquetSource:
         place = storage.absolute(pattern)
         self._pattern = storage.local_uri(place) if storage.scheme(place) == "file" else place
         self._store = store or storage.store_for(place)
+        self._files = FilePattern(place, self._store, PARQUET_SUFFIXES, "Parquet files")
         self._options = RowOptions(image_column, label_from, split_from, columns)
         self._layout: RowLayout | None = None
         self._parked: deque[Cursor] = deque(maxlen=1)
@@ -96,7 +92,7 @@ class ParquetSource:
 
     def _decided(self) -> RowLayout:
         if self._layout is None:
-            for info in self._files(Counter()):  # a file without rows often has columns without types
+            for info in self._files.found(Counter()):  # a file without rows often has columns without types
                 schema, num_rows = self._footer(info)
                 if num_rows:
                     break
@@ -105,7 +101,7 @@ class ParquetSource:
 
     def _parts(self, layout: RowLayout) -> Iterator[tuple[str, str, int]]:
         self.skipped.clear()
-        files = self._files(self.skipped)
+        files = self._files.found(self.skipped)
         with ThreadPoolExecutor(CONCURRENT_FOOTERS, thread_name_prefix="footer") as pool:
             while group := list(islice(files, 4 * CONCURRENT_FOOTERS)):
                 for info, (schema, num_rows) in zip(group, pool.map(self._footer, group), strict=True):
@@ -124,42 +120,6 @@ class ParquetSource:
                     "Write the file again, or leave it out of --source."
                 ) from None
             return footer.schema_arrow, footer.metadata.num_rows
-
-    def _files(self, skipped: Counter[str]) -> Iterator[FileInfo]:
-        """Yield the files in order, each once.
-
-        Raises:
-            ConfigError: There is none, or none for one of the names that a pattern with braces gives.
-        """
-        seen: set[str] = set()
-        for place in self._places():
-            found = False
-            for info in self._at(place):
-                if info.uri != place and not info.uri.lower().endswith(_SUFFIXES):
-                    skipped[os.path.splitext(storage.base_name(info.uri))[1] or "(no suffix)"] += 1
-                    continue
-                found = True
-                if info.uri not in seen:
-                    seen.add(info.uri)
-                    yield info
-            if not found:
-                raise ConfigError(f"Expected Parquet files at {place}, found none. Check --source.")
-
-    def _places(self) -> list[str]:
-        if "{" not in self._pattern or self._store.is_folder(self._pattern) or self._store.info(self._pattern):
-            return [self._pattern]
-        try:
-            return list(braceexpand(self._pattern, escape=False))
-        except ValueError as error:
-            raise ConfigError(f"Expected a path or pattern, got {self._pattern}: {error}. Check --source.") from None
-
-    def _at(self, place: str) -> Iterator[FileInfo]:
-        if self._store.is_folder(place):
-            yield from self._store.list_files(place)
-        elif info := self._store.info(place):  # by its name first: it may have brackets in it
-            yield info
-        elif _MAGIC.search(place):
-            yield from self._store.glob(place)
 
     def _batches(self, piece: Slice, layout: RowLayout) -> Batches:
         """Yield the rows of a slice, and leave the file open at its end for the slice that may follow."""
@@ -201,11 +161,3 @@ def _in_this_process(pattern: str, store: Store, options: RowOptions, layout: Ro
     source = ParquetSource(pattern, store)
     source._options, source._layout = options, layout
     return source
-
-
-def split_by_name(uri: str) -> str | None:
-    """Return the split that a file's name, or else its folder's name, begins with."""
-    for name in reversed(uri.lower().split("/")[-2:]):
-        if match := _SPLIT.match(name):
-            return SPLITS[match.group(1)]
-    return None

@@ -16,13 +16,12 @@ _SECRET_PARTS = ("secret", "password", "token", "key", "credential", "sas", "con
 _HARMLESS = ("requester_pays", "sse_kms_key_id", "key_file")
 
 
-def store_for(uri: str, options: StorageOptions | None = None, allow_http: bool = False) -> Store:
+def store_for(uri: str, options: StorageOptions | None = None) -> Store:
     """Return the store that holds a URI.
 
     Args:
         uri: A local path or a URI.
         options: Keyword arguments of the fsspec file system; for remote stores only.
-        allow_http: Whether web servers will do.
 
     Raises:
         ConfigError: The scheme is not one that is allowed, or the options hold a secret.
@@ -31,7 +30,7 @@ def store_for(uri: str, options: StorageOptions | None = None, allow_http: bool 
     refuse_secrets(options or {})
     if kind == "file":
         return LocalStore()
-    if kind not in OBJECT_STORES and not (allow_http and kind in ("http", "https")):
+    if kind not in OBJECT_STORES:
         raise ConfigError(
             f"Expected a local path, s3://, gs:// or az://, got {redact(uri)}."
             + (" Web addresses can be used in a manifest, with --allow-http." if kind in ("http", "https") else "")

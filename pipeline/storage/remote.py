@@ -1,4 +1,4 @@
-"""Objects in S3, Google Cloud Storage and Azure Blob Storage, and files on web servers, through fsspec."""
+"""Objects in S3, Google Cloud Storage and Azure Blob Storage, through fsspec."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RemoteStore:
     """One object store; see `pipeline.storage.base.Store`. Travels to other processes as its scheme and options.
 
     Args:
-        scheme: ``s3``, ``gs``, ``az``, ``http`` or ``https``.
+        scheme: ``s3``, ``gs`` or ``az``.
         options: Keyword arguments of the fsspec file system.
     """
 
@@ -133,10 +133,15 @@ class RemoteStore:
 
     @retried
     def is_folder(self, uri: str) -> bool:
-        """Return whether any object's key begins so; a bucket counts when it can be listed."""
+        """Return whether any object's key begins so; an empty bucket counts, too."""
+        bucket, _, key = self._path(uri).partition("/")
         with _as_os_errors(uri):
             try:
-                return ("/" not in self._path(uri) and bool(self._fs.ls(uri) or True)) or bool(self._fs.isdir(uri))
+                if self._scheme != "s3":
+                    return bool(self._fs.isdir(self._path(uri)))
+                request = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "MaxKeys": 1}
+                answer = self._fs.call_s3("list_objects_v2", **request, **self._fs.req_kw)
+                return not key or bool(answer.get("KeyCount"))
             except FileNotFoundError:
                 return False
 
@@ -155,22 +160,13 @@ class RemoteStore:
     def read_bytes(self, uri: str, max_bytes: int | None = None) -> bytes:
         """Return an object's bytes; a longer one's are asked for up to the limit only."""
         with _as_os_errors(uri):
-            if max_bytes is None or self._scheme in ("http", "https"):
-                return self._read_through(uri, max_bytes)
             try:
-                data: bytes = self._fs.cat_file(self._path(uri), start=0, end=max_bytes + 1)
+                end = None if max_bytes is None else max_bytes + 1
+                data: bytes = self._fs.cat_file(self._path(uri), start=None if end is None else 0, end=end)
             except OSError as error:
                 if _status(error) != _NO_SUCH_RANGE:
                     raise
                 return b""  # an empty object has no first byte
-            return data
-
-    def _read_through(self, uri: str, max_bytes: int | None) -> bytes:
-        if max_bytes is None:
-            data: bytes = self._fs.cat_file(self._path(uri))
-            return data
-        with self._fs.open(self._path(uri), "rb", block_size=0) as file:  # many web servers can't serve parts of a file
-            data = file.read(max_bytes + 1)
         return data
 
     @retried
@@ -236,7 +232,7 @@ class RemoteStore:
         return True
 
     def _path(self, uri: str) -> str:
-        return uri if self._scheme in ("http", "https") else uri.partition("://")[2].rstrip("/")
+        return uri.partition("://")[2].rstrip("/")
 
     def _uri(self, name: str) -> str:
         return f"{self._scheme}://{name.rstrip('/')}"

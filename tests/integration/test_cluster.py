@@ -113,6 +113,11 @@ def test_jobs__submitted_to_a_running_cluster(
         *("--backbone", "pixels", "--unit-size", "5", "--json"),
     ]
     result = subprocess.run(command, cwd=ROOT, env=running_cluster, capture_output=True, text=True, timeout=180)
+    for _ in range(30):  # the dashboard answers a little before the agent that takes jobs is there
+        if "No available agent to submit job" not in result.stderr:
+            break
+        time.sleep(2)
+        result = subprocess.run(command, cwd=ROOT, env=running_cluster, capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Ray dashboard: http://127.0.0.1:" in result.stdout + result.stderr
     line = next(line for line in result.stdout.splitlines() if line.startswith('{"job"'))
