@@ -48,7 +48,8 @@ def as_manifest(folder: Path, place: Path) -> str:
 
 def as_shards(folder: Path, place: Path) -> str:
     """Write two tar shards a split, their members shuffled."""
-    for split in ("train", "test"):
+    splits = sorted({row["split"] for row in images_of(folder)})
+    for split in splits:
         rows = [row for row in images_of(folder) if row["split"] == split]
         for shard in range(2):
             members: list[tuple[str, bytes]] = []
@@ -63,7 +64,7 @@ def as_shards(folder: Path, place: Path) -> str:
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
-    return str(place / "{test,train}-{000..001}.tar")
+    return str(place / f"{{{','.join(splits)}}}-{{000..001}}.tar")
 
 
 def as_parquet(folder: Path, place: Path) -> str:

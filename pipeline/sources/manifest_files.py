@@ -61,10 +61,10 @@ class ManifestFile:
         return self.kind in _DELIMITERS
 
     def require(self) -> None:
-        """Refuse a manifest that isn't there, or is empty.
+        """Refuse a manifest that is not there, or is empty.
 
         Raises:
-            ConfigError: It is so.
+            ConfigError: It is none that can be read.
         """
         info = self.store.info(self.uri)
         if info is None or not info.size:
