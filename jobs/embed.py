@@ -15,7 +15,9 @@ def summary(record: dict[str, Any]) -> str:
     new = record["new"]
     if new["embedded"] + new["rejected"]:
         engines = f" ({'; '.join(record['engines'])})" if record["engines"] else ""
-        reused = f" ({new['reused']} of them copied, since the same bytes were embedded before)" if new["reused"] else ""
+        reused = (
+            f" ({new['reused']} of them copied, since the same bytes were embedded before)" if new["reused"] else ""
+        )
         done = (
             f"Embedded {new['embedded']} images{reused}, rejected {new['rejected']}, "
             f"at {record['images_per_s']} images/s{engines}."

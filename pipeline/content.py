@@ -89,8 +89,9 @@ class ClusterMemory:
         return Embedded(rows["width"][row].as_py(), rows["height"][row].as_py(), vector.tobytes())
 
     def add(self, uri: str, sha256: list[str]) -> None:
-        """Note what a unit has committed."""
-        self._actor.add.remote(uri, sha256)
+        """Note what a unit has committed, where it can be copied from."""
+        if any(uri.startswith(f"{table.uri}/") for table in self._tables):
+            self._actor.add.remote(uri, sha256)
 
 
 @lru_cache(maxsize=4)
@@ -98,14 +99,12 @@ def _donor(table: Table, uri: str) -> pa.Table:
     return read_file(table, uri, ["sha256", "width", "height", "embedding"])
 
 
-def start_memory(own: Table, others: Sequence[Table]) -> ClusterMemory:
+def start_memory(tables: Sequence[Table]) -> ClusterMemory:
     """Start the content index of a run on the connected cluster, and let it read the tables' digests.
 
     Args:
-        own: The table that the run writes.
-        others: Tables of the same features to copy from.
+        tables: Tables of the same features to copy from; that which the run writes among them.
     """
-    tables = [own, *others]
     # The tables are read in the constructor, since questions of several processes keep no order among each other.
     actor: Any = ray.remote(ContentIndex).options(num_cpus=0, max_restarts=0).remote(tables)
     return ClusterMemory(actor, tables)

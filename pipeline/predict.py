@@ -7,6 +7,8 @@ import time
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from pipeline import storage
@@ -31,6 +33,7 @@ from pipeline.table import (
     open_table,
     read_file,
     read_info,
+    take_out,
 )
 from pipeline.table.schema import embedding_type
 
@@ -122,8 +125,12 @@ def _predict_source(
         contract, loaded.preprocessing, resolve_weights(contract.backbone, weights), options.cache_dir
     )
     vector = embedding_type("float32", contract.embedding_dim)
-    finish = partial(classify, head=head)
+    finish = partial(_classify, head=head)
     return run(options, source, Target(table, info, backbone, vector, lambda _: finish), on_progress)
+
+
+def _classify(rows: pa.Table, plan: str, head: Head) -> pa.Table:  # noqa: ARG001
+    return classify(rows, head)
 
 
 def _predict_table(
@@ -142,15 +149,18 @@ def _predict_table(
     _refuse_other_input(table, sorted(committed - set(names.values())))
     counts = {uri: len(rows) for uri, rows in iter_files(embedded, ["uri"])}
     planned = sum(counts.values())
+    done = sum(count for uri, count in counts.items() if names[uri] in committed)
     if not planned:
         raise TableError(f"Expected embeddings in {embedded.uri}, but it has no rows yet. Run jobs.embed first.")
     create_table(table, info)
-    new, done = 0, sum(count for uri, count in counts.items() if names[uri] in committed)
+    new = 0
     for uri in uris:
-        if names[uri] in committed:
+        name = names[uri]
+        if name in committed:
+            _follow(table, name, read_file(embedded, uri, ["uri"])["uri"])
             continue
         rows = read_file(embedded, uri, ["uri", "sha256", "label", "split", "embedding"])
-        table.store.put_if_absent(table.data_uri(names[uri]), encode(classify(rows, head), {}))
+        table.store.put_if_absent(table.data_uri(name), encode(classify(rows, head), {}))
         new += len(rows)
         if on_progress is not None:
             on_progress(Progress(planned, done + new, 0, new, time.perf_counter() - started))
@@ -162,6 +172,14 @@ def _predict_table(
         "new": {"embedded": new, "rejected": 0},
         "seconds": round(time.perf_counter() - started, 3),
     }
+
+
+def _follow(table: Table, name: str, uris: pa.ChunkedArray) -> None:
+    """Take out predictions of rows that have left the input's file, since their images were replaced or pruned."""
+    there = read_file(table, table.data_uri(name), ["uri"])["uri"]
+    gone = there.filter(pc.invert(pc.is_in(there, value_set=uris.combine_chunks())))
+    if len(gone):
+        take_out(table, name, gone.combine_chunks())
 
 
 def _refuse_other_input(table: Table, foreign: list[str]) -> None:

@@ -50,6 +50,32 @@ def extra_name(name: str) -> str:
     return f"source_{name}" if name in RESERVED_NAMES | {"num_images", "replaces"} else name
 
 
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that a column has once it has been through Parquet, which knows no seconds and no `date64`."""
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    if pa.types.is_time32(kind) and kind.unit == "s":
+        return pa.time32("ms")
+    if pa.types.is_date64(kind):
+        return pa.date32()
+    if pa.types.is_dictionary(kind):
+        return stored_type(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(stored_type(field.type)) for field in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(stored_type(kind.value_type)), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(stored_type(kind.value_type)))
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(stored_type(kind.value_type)))
+    return kind
+
+
+def stored(columns: pa.Schema) -> pa.Schema:
+    """Return extra columns with the types that they are stored in; see `stored_type`."""
+    return pa.schema([field.with_type(stored_type(field.type)).with_nullable(True) for field in columns])
+
+
 def unify(schemas: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
     """Put the extra columns of several places together by name.
 

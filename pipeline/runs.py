@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -37,6 +38,7 @@ from pipeline.table import (
     make_ledger,
     open_table,
     plan_source,
+    planned_changes,
     read_info,
     take_back,
     write_manifest,
@@ -58,14 +60,15 @@ class Target:
         info: What the table says of itself.
         backbone: What to embed with, meeting the table's contract.
         embedding_type: Arrow type of the embeddings on their way.
-        finish: For the extra columns that the table has, makes the data files' columns from rows with embeddings.
+        finish: Gives what makes the data files' columns, for the extra columns that the table has from each plan on,
+            by the plan's name.
     """
 
     table: Table
     info: TableInfo
     backbone: BackboneSpec
     embedding_type: pa.DataType
-    finish: Callable[[pa.Schema], Finish]
+    finish: Callable[[Mapping[str, pa.Schema]], Finish]
 
 
 def run(
@@ -105,11 +108,12 @@ def run(
     planned = _plan(options, source, target)
     taken_back = take_back(table, planned.plans, lambda names: forget_files(table, names))
     counts = _count(table, planned)
-    before = make_ledger(planned.units, counts)
+    everything = [*planned.units, *planned.others]
+    before = make_ledger(everything, counts)
     _log_plan(planned, before, source)
     run_id = secrets.token_hex(4)
     outcome = Outcome()
-    if before.pending or any(unit.name not in counts for unit in planned.units):
+    if any(unit.name not in counts for unit in planned.units):
         forget_files(table, planned.replaced)
         identity = {"run": run_id, "contract": contract.to_json()}
         task = Task(
@@ -118,14 +122,15 @@ def run(
             source,
             target.backbone,
             target.embedding_type,
-            target.finish(planned.columns),
+            target.finish({plan.name: plan.columns for plan in planned.plans}),
             identity,
             reuse,
             before,
+            target.info.kind == "embeddings",
         )
         outcome = work(task, options, on_progress)
         counts = _count(table, planned)
-    ledger = make_ledger(planned.units, counts)
+    ledger = make_ledger(everything, counts)
     record = {
         "status": "done",
         "run": run_id,
@@ -147,14 +152,12 @@ def run(
         },
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
-        "options": {k: storage.redact(v) if isinstance(v, str) else v for k, v in options.record().items()},
+        "options": _redacted(options.record()),
     }
     if not ledger.pending:
-        touched = {unit.plan for unit in planned.units} | {
-            name.rpartition("-")[0] for name in planned.replaced | taken_back
-        }
-        _write_manifests(target, planned, sorted(touched), record, counts, outcome)
-    return _judge(record, outcome, options)
+        forget_files(table, planned.replaced | taken_back)  # whoever has put them back meanwhile
+        _write_manifests(target, planned, record, outcome)
+    return _judge(record, outcome, options, planned)
 
 
 def _plan(options: RunOptions, source: Source, target: Target) -> Planned:
@@ -175,6 +178,15 @@ def _plan(options: RunOptions, source: Source, target: Target) -> Planned:
     if not planned.num_listed:
         raise ConfigError(f"Expected images in the source, found none{_skipped_text(source)}. Check --source.")
     return planned
+
+
+def _redacted(value: Any) -> Any:
+    """Return JSON values with every URI in them redacted."""
+    if isinstance(value, dict):
+        return {name: _redacted(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_redacted(each) for each in value]
+    return storage.redact(value) if isinstance(value, str) else value
 
 
 def _open_reused(uri: str, options: RunOptions, info: TableInfo) -> Table:
@@ -219,9 +231,7 @@ def _new(outcome: Outcome) -> dict[str, Any]:
 def _write_manifests(
     target: Target,
     planned: Planned,
-    plans: list[str],
     record: dict[str, Any],
-    counts: dict[str, Counts],
     outcome: Outcome,
 ) -> None:
     table = target.table
@@ -231,13 +241,13 @@ def _write_manifests(
         if report.data_sha256 is not None and report.rejects_sha256 is not None
     }
     committed = committed_names(table)
-    for plan in plans:
-        units = planned.plan_units[plan]
+    for units in planned.plan_units.values():
         if any(unit.name not in committed for unit in units) or is_complete(table, units):
             continue
-        all_counts = {**count_units(table, [unit for unit in units if unit.name not in counts]), **counts}
+        all_counts = count_units(table, units)
         run_record = {name: record[name] for name in _MANIFEST_FIELDS}
-        write_manifest(table, target.info, units, run_record, all_counts, digests)
+        changes = partial(planned_changes, table, planned)
+        write_manifest(table, target.info, units, run_record, all_counts, digests, changes)
 
 
 def _log_plan(planned: Planned, before: Ledger, source: Source) -> None:
@@ -268,11 +278,16 @@ def _skipped_text(source: Source) -> str:
     return f" ({sum(source.skipped.values())} files passed over, not images by their names: {kinds})"
 
 
-def _judge(record: dict[str, Any], outcome: Outcome, options: RunOptions) -> dict[str, Any]:
+def _judge(record: dict[str, Any], outcome: Outcome, options: RunOptions, planned: Planned) -> dict[str, Any]:
     ledger = record["ledger"]
     if ledger["pending"]:
         record["status"] = "pending"
-        reasons = list(outcome.troubles.values()) or ["A task failed or its process died; --verbose shows Ray's log."]
+        reasons = list(outcome.troubles.values())
+        if not reasons and planned.others:
+            sources = {plan.name: plan.source for plan in planned.plans}
+            names = ", ".join(sorted({sources[unit.plan] for unit in planned.others}))
+            reasons = [f"An unfinished run of another source has promised them ({names}): run that one again first."]
+        reasons = reasons or ["A task failed or its process died; --verbose shows Ray's log."]
         more = f" (and {len(reasons) - 1} more units in trouble)" if len(reasons) > 1 else ""
         raise RunIncomplete(
             f"{ledger['pending']} of {ledger['planned']} images are pending. {reasons[0]}{more}\n"

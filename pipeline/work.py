@@ -42,6 +42,7 @@ class Task:
         identity: What identifies the run, stored in the data files.
         reuse: Other tables of the same features, to copy embeddings from.
         before: The ledger as it was.
+        has_embeddings: Whether the table's own rows can be copied from.
     """
 
     table: Table
@@ -53,6 +54,7 @@ class Task:
     identity: dict[str, Any]
     reuse: tuple[Table, ...]
     before: Ledger
+    has_embeddings: bool
 
 
 @dataclass(slots=True)
@@ -89,7 +91,8 @@ def work(task: Task, options: RunOptions, on_progress: ProgressCallback | None) 
         if layout.device == "cuda" and resources.num_gpus < 1:
             logger.warning("The cluster has no GPU now; waiting for a node with one to join.")
         counter = Counter.remote()  # type: ignore[attr-defined]
-        memory = start_memory(task.table, task.reuse)
+        donors = [task.table, *task.reuse] if task.has_embeddings else task.reuse
+        memory = start_memory(donors) if donors else None
         with watch(counter, _progress_reporter(task.before, outcome.reports, on_progress)):
             pending = pending_units(task.table, task.units)
             while pending:

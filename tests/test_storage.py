@@ -188,7 +188,8 @@ def test_replace_if__only_the_version_that_was_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "attempts"), [(OSError(5, "flaky"), ATTEMPTS), (OSError(28, "disk full"), 1), (PermissionError(13, "denied"), 1)]
+    ("error", "attempts"),
+    [(OSError(5, "flaky"), ATTEMPTS), (OSError(28, "disk full"), 1), (PermissionError(13, "denied"), 1)],
 )
 def test_retried__only_what_may_pass_and_not_for_ever(
     error: OSError, attempts: int, monkeypatch: pytest.MonkeyPatch

@@ -62,7 +62,19 @@ def test_read_bytes__limit_and_emptiness_and_absence(store: Store, bucket: str) 
         assert store.info(uri) is None
 
 
-NAMES = ["a b.jpg", "a#b.jpg", "a%20b.jpg", "a?b=c&d.jpg", "a+b.jpg", "ünï.jpg", "[x]*.jpg", "{y}.jpg", "~z.jpg"]
+NAMES = [
+    "/empty.jpg",
+    "x//y.jpg",
+    "a b.jpg",
+    "a#b.jpg",
+    "a%20b.jpg",
+    "a?b=c&d.jpg",
+    "a+b.jpg",
+    "ünï.jpg",
+    "[x]*.jpg",
+    "{y}.jpg",
+    "~z.jpg",
+]
 
 
 def test_list_files__any_key_in_order_of_names_without_hidden_ones(
@@ -76,6 +88,7 @@ def test_list_files__any_key_in_order_of_names_without_hidden_ones(
     store.replace(f"{bucket}/root/sub/deep/z.jpg", b"z")
     found = {info.uri: info for info in store.list_files(f"{bucket}/root")}
     assert set(found) == {f"{bucket}/root/{name}" for name in [*NAMES, "sub/deep/z.jpg"]}
+    assert list(found) == sorted(found, key=lambda uri: uri.encode())
     for name in NAMES:
         assert store.read_bytes(f"{bucket}/root/{name}", 100) == name.encode()
         assert found[f"{bucket}/root/{name}"].size == len(name.encode())

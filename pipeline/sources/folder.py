@@ -103,7 +103,9 @@ class FolderSource:
                 self.skipped[storage.printable(suffix) or "(no suffix)"] += 1
                 continue
             parts = relative.split("/")
-            for column, value in zip(columns, (info.uri, info.version, label(parts), split(parts)), strict=True):
+            for column, value in zip(
+                columns, (info.uri, info.version, label(parts) or None, split(parts)), strict=True
+            ):
                 column.append(value)
             if len(columns[0]) == REFS_PER_TABLE:
                 yield _table(columns)
@@ -152,7 +154,8 @@ class FileReading:
         try:
             return Fetched(uri, self._store.read_bytes(uri, self._max_bytes))
         except FileNotFoundError:
-            if not self._store.is_folder(self._root):  # a lost mount is no missing image
+            # A lost mount is no missing image; its mount point may still be there, with nothing in it.
+            if not (self._store.is_folder(self._root) and self._store.list_names(self._root)):
                 raise TransientError(f"The source folder {self._root} is gone. Mount it, and run again.") from None
             reason = "The file was listed, but is not there any more."
             return Fetched(uri, ImageReject("read", RejectCode.MISSING, reason))

@@ -149,8 +149,8 @@ class ParquetSource:
         try:
             return Cursor(self._store, piece, layout)
         except FileNotFoundError:
-            folder = piece.container.rpartition("/")[0]
-            if storage.scheme(folder) == "file" and not self._store.is_folder(folder):  # a lost mount loses no image
+            folder = storage.holder(piece.container)
+            if not self._store.is_folder(folder):  # a lost mount, or a bucket that isn't there, loses no image
                 raise TransientError(f"The folder {folder} is gone. Mount it, and run again.") from None
             reason = "The file was listed, but is not there any more."
             raise ImageReject("read", RejectCode.MISSING, reason) from None

@@ -149,8 +149,8 @@ class ShardReading:
 
     def _check_mount(self) -> None:
         """Refuse to take a lost mount for missing shards."""
-        folder = self._uri.rpartition("/")[0]
-        if storage.scheme(self._uri) == "file" and not self._store.is_folder(folder or "/"):
+        folder = storage.holder(self._uri)
+        if not self._store.is_folder(folder):
             raise TransientError(f"The folder {folder} of a shard is gone. Mount it, and run again.")
 
 

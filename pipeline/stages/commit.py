@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError
-from pipeline.refs import extra_schema, unify
+from pipeline.refs import extra_schema, stored, unify
 from pipeline.table import Table, Unit, commit_unit, unit_name
 from pipeline.table.schema import IMAGE_FIELDS, REJECT_SCHEMA
 
@@ -60,8 +60,8 @@ class UnitReport:
         return unit_name(self.plan, self.unit)
 
 
-#: Makes a data file's columns from the good rows: `IMAGE_FIELDS`, ``embedding``, and then the extra columns.
-Finish = Callable[[pa.Table], pa.Table]
+#: Makes a data file's columns from the good rows (`IMAGE_FIELDS`, ``embedding``, the extra columns) of a plan's unit.
+Finish = Callable[[pa.Table, str], pa.Table]
 
 
 def commit_block(
@@ -99,7 +99,7 @@ def commit_block(
     block = block.filter(block["present"])
     good = pc.is_null(block["code"])
     try:
-        rows = finish(_with_extras(block.filter(good)))
+        rows = finish(_with_extras(block.filter(good)), unit.plan)
         rejects = block.filter(pc.invert(good)).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
         reused = int(pc.sum(pc.and_(good, pc.invert(block["computed"]))).as_py() or 0)
         details = {**run, "engine": report.engine, "reused": reused}
@@ -177,21 +177,26 @@ def commit_and_report(
     return pa.Table.from_pylist([asdict(report)], schema=REPORT_SCHEMA)
 
 
-def to_schema(rows: pa.Table, schema: pa.Schema, columns: pa.Schema) -> pa.Table:
+def to_schema(rows: pa.Table, plan: str, schema: pa.Schema, columns: Mapping[str, pa.Schema]) -> pa.Table:
     """Return the rows of a data file.
 
     Args:
         rows: What was found.
+        plan: The name of the plan that the unit is of.
         schema: The columns that every table has.
-        columns: Extra columns that the table has, null where the rows have none; others may follow.
+        columns: The extra columns that the table has from each plan on, by the plan's name. All files of a plan have
+            these and no others, null where the rows have none, since readers go by the columns of the first file.
 
     Raises:
         ConfigError: An extra column has another type than the table's.
     """
-    found = extra_schema(rows.schema)
-    extras = unify([("the table", columns), ("the source", found)])
+    wanted, found = columns[plan], stored(extra_schema(rows.schema))
+    unify([("the table", wanted), ("the source", found)])
+    unknown = [name for name in found.names if name not in wanted.names]
+    if unknown:
+        logger.warning("Left out, since the first samples don't have them: %s. Name them by --columns.", unknown)
     fixed = rows.select(schema.names).cast(schema)
-    for field in extras:
+    for field in wanted:
         there = field.name in rows.column_names
         values = rows[field.name].cast(field.type) if there else pa.nulls(len(rows), field.type)
         fixed = fixed.append_column(field, values)

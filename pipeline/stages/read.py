@@ -108,8 +108,8 @@ def read_unit(
         The unit's block. For each image: uri, label, split; ``extras``, a struct of the extra columns, if there are
         any; sha256, width, height; the outcome columns; ``copy_of``, the row of the same image in this block;
         ``vector``, the embedding where it is known; ``pixels``, uint8 of shape (crop, crop, 3), BGR, or no bytes where
-        there is nothing to embed. And on every row: plan, unit, num_images, container, replaces, trouble, read_s; ``present`` is
-        false on the one row of a unit that has no images.
+        there is nothing to embed. And on every row: plan, unit, num_images, container, replaces, trouble, read_s;
+        ``present`` is false on the one row of a unit that has no images.
     """
     start = time.perf_counter()
     refs = unit_refs(table, unit)

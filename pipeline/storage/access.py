@@ -8,7 +8,7 @@ from pipeline.errors import ConfigError
 from pipeline.storage.base import StorageOptions, Store
 from pipeline.storage.local import LocalStore
 from pipeline.storage.remote import RemoteStore
-from pipeline.storage.uris import OBJECT_STORES, local_path, redact, scheme
+from pipeline.storage.uris import OBJECT_STORES, has_secret, local_path, redact, scheme
 
 #: Parts of option names that carry a secret.
 _SECRET_PARTS = ("secret", "password", "token", "key", "credential", "sas", "connection_string")
@@ -51,6 +51,8 @@ def refuse_secrets(options: StorageOptions) -> None:
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, "
                 "AZURE_STORAGE_ACCOUNT_KEY), or use the machine's role."
             )
+        if isinstance(value, str) and has_secret(value):
+            raise ConfigError(f"Storage option {name!r} would carry a credential in its address. Leave it out there.")
         if isinstance(value, dict):
             refuse_secrets(value)
 

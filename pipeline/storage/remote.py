@@ -72,7 +72,12 @@ class RemoteStore:
 
     @retried
     def entries(self, folder: str) -> list[FileInfo | str]:
-        """Return what is directly below a prefix, for `pipeline.storage.walk`."""
+        """Return what is directly below a prefix, for `pipeline.storage.walk`.
+
+        In S3, folders end with their slash, since a key may have several in a row.
+        """
+        if self._scheme == "s3":
+            return self._s3_entries(folder)
         with _as_os_errors(folder):
             try:
                 found = self._fs.ls(self._path(folder), detail=True)
@@ -87,6 +92,22 @@ class RemoteStore:
             items.append(uri if entry["type"] == "directory" else _file_info(uri, entry))
         return items
 
+    def _s3_entries(self, folder: str) -> list[FileInfo | str]:
+        bucket, prefix = _bucket_and_prefix(folder)
+        request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"}
+        items: dict[str, FileInfo | str] = {}
+        while True:
+            answer = self._list_page(request)
+            items.update({item["Key"]: _s3_info(bucket, item) for item in answer.get("Contents", ())})
+            folders = (item["Prefix"] for item in answer.get("CommonPrefixes", ()))
+            items.update({key: f"s3://{bucket}/{key}" for key in folders})
+            if not answer.get("IsTruncated"):
+                break
+            request["ContinuationToken"] = answer["NextContinuationToken"]
+        # What is called as the prefix itself stands for an empty folder.
+        wanted = (key for key in sorted(items) if key != prefix and not key[len(prefix) :].startswith("."))
+        return [items[key] for key in wanted]
+
     def pages(self, folder: str) -> Iterator[Page]:
         """Yield every object below a prefix, a page of the store's listing at a time."""
         if self._scheme != "s3":
@@ -94,14 +115,14 @@ class RemoteStore:
                 found = self._fs.find(self._path(folder), detail=True)
             yield [_file_info(self._uri(name), entry) for name, entry in found.items() if not _hidden(name, folder)]
             return
-        bucket, _, key = self._path(folder).partition("/")
-        request = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
+        bucket, prefix = _bucket_and_prefix(folder)
+        request = {"Bucket": bucket, "Prefix": prefix}
         while True:
             answer = self._list_page(request)
             yield [
-                FileInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+                _s3_info(bucket, item)
                 for item in answer.get("Contents", ())
-                if not item["Key"].endswith("/") and not _hidden(f"{bucket}/{item['Key']}", folder)
+                if not item["Key"].endswith("/") and "/." not in f"/{item['Key'][len(prefix) :]}"
             ]
             if not answer.get("IsTruncated"):
                 return
@@ -236,6 +257,15 @@ class RemoteStore:
 
     def _uri(self, name: str) -> str:
         return f"{self._scheme}://{name.rstrip('/')}"
+
+
+def _bucket_and_prefix(folder: str) -> tuple[str, str]:
+    bucket, _, key = folder.partition("://")[2].partition("/")
+    return bucket, key if not key or key.endswith("/") else f"{key}/"
+
+
+def _s3_info(bucket: str, item: dict[str, Any]) -> FileInfo:
+    return FileInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
 
 
 def _file_info(uri: str, entry: dict[str, Any]) -> FileInfo:

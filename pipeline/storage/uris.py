@@ -121,6 +121,13 @@ def base_name(uri: str) -> str:
     return uri.rstrip("/").rpartition("/")[2]
 
 
+def holder(uri: str) -> str:
+    """Return what must be there for a file to be missing rather than out of reach: its folder, or its bucket."""
+    if scheme(uri) == "file":
+        return uri.rpartition("/")[0] or "/"
+    return "/".join(uri.split("/", 3)[:3])
+
+
 def printable(text: str) -> str:
     """Return a name from the file system as valid Unicode, with U+FFFD for bytes that are no UTF-8."""
     return os.fsencode(text).decode("utf-8", "replace")

@@ -14,7 +14,7 @@ from pipeline.table.manifest import (
     write_manifest,
 )
 from pipeline.table.plan import Plan, Unit, committed_names, list_plans, plan_batches, ref_columns, unit_refs
-from pipeline.table.planning import Listing, Planned, load_promises, plan_source
+from pipeline.table.planning import Listing, Planned, load_promises, plan_source, planned_changes
 from pipeline.table.read import data_files, embeddings, iter_files, read_file, read_rows
 from pipeline.table.schema import (
     Table,
@@ -59,6 +59,7 @@ __all__ = [
     "pending_units",
     "plan_batches",
     "plan_source",
+    "planned_changes",
     "read_file",
     "read_info",
     "read_rows",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,8 @@ from pipeline.table.schema import Table
 
 #: Other writers that may replace the same file first before this one gives up for now.
 _ATTEMPTS = 20
+#: Units that rows are taken out of at once.
+_PARALLEL = 8
 #: Columns of few different values.
 _DICTIONARY_COLUMNS = frozenset(("label", "split", "predicted_label", "stage", "code"))
 
@@ -116,13 +119,27 @@ def take_back(table: Table, plans: Sequence[Plan], before: Callable[[set[str]], 
     """
     done: set[str] = set()
     for plan in plans:
-        if plan.num_units:
+        marker = table.manifest_uri(plan.name)
+        if plan.num_units or table.store.info(marker) is not None:
             continue
         for refs in plan_batches(table, plan):
-            names = [name for name in refs["replaces"].unique().to_pylist() if not is_noted(table, name, plan.name)]
-            before(set(names))
-            for name in names:
-                uris = refs["uri"].filter(pc.equal(refs["replaces"], name)).combine_chunks()
-                take_out(table, name, None if plan.containers else uris, note=plan.name)
+            with ThreadPoolExecutor(_PARALLEL) as pool:
+                names = refs["replaces"].unique().to_pylist()
+                noted = pool.map(lambda name, note=plan.name: is_noted(table, name, note), names)
+                names = [name for name, there in zip(names, noted, strict=True) if not there]
+                before(set(names))
+                uris = {name: refs["uri"].filter(pc.equal(refs["replaces"], name)).combine_chunks() for name in names}
+                whole = plan.containers
+                list(
+                    pool.map(
+                        lambda name, note=plan.name, whole=whole, uris=uris: take_out(
+                            table, name, None if whole else uris[name], note=note
+                        ),
+                        names,
+                    )
+                )
             done.update(names)
+        table.store.put_if_absent(
+            marker, (json.dumps({"plan": plan.name, "num_units": 0, "files": []}) + "\n").encode()
+        )
     return done

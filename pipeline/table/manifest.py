@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -15,11 +15,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline import __version__
+from pipeline.errors import TransientError
 from pipeline.table.commit import Counts, count_rows, sha256_of
 from pipeline.table.plan import Unit, committed_names
 from pipeline.table.schema import FORMAT_VERSION, Table, TableInfo
 
 _PARALLEL_READS = 16
+#: Other writers that may replace the same manifest first before this one gives up for now.
+_ATTEMPTS = 20
 #: SHA-256 (hex) of a unit's data file and rejects file.
 FileDigests = tuple[str, str]
 
@@ -59,7 +62,7 @@ def count_units(table: Table, units: Iterable[Unit]) -> dict[str, Counts]:
     """Return what committed units hold, by their names: from the manifests, and else from the files' footers."""
     units = list(units)
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-        manifests = pool.map(lambda plan: _read_manifest(table, plan), sorted({unit.plan for unit in units}))
+        manifests = pool.map(lambda plan: _read_manifest(table, plan)[0], sorted({unit.plan for unit in units}))
         files = {file["path"]: file for manifest in manifests if manifest is not None for file in manifest["files"]}
         counts, others = {}, []
         for unit in units:
@@ -78,7 +81,7 @@ def _paths(unit: Unit) -> tuple[str, str]:
 
 def is_complete(table: Table, units: Sequence[Unit]) -> bool:
     """Return whether the plan of some units, all that it has, has a manifest that names all their files."""
-    manifest = _read_manifest(table, units[0].plan)
+    manifest, _ = _read_manifest(table, units[0].plan)
     return manifest is not None and len(manifest["files"]) == 2 * len(units)
 
 
@@ -138,6 +141,7 @@ def write_manifest(
     run: dict[str, Any],
     counts: Mapping[str, Counts],
     digests: Mapping[str, FileDigests],
+    in_change: Callable[[], set[str]] = set,
 ) -> bool:
     """Write the manifest of a plan whose units are all committed, unless a whole one is there.
 
@@ -148,68 +152,93 @@ def write_manifest(
         run: The run that completed it: its timings and engines.
         counts: What the units hold, by their names.
         digests: Digests of the files that this run wrote, by the units' names; the others are read again.
+        in_change: Returns the names of units that rows are about to be taken out of, by any run.
 
     Returns:
         Whether it was written.
     """
     plan = units[0].plan
-    uri = table.manifest_uri(plan)
-    there = _read_manifest(table, plan)
-    listed = {} if there is None else {file["path"]: file for file in there["files"]}
-    if len(listed) == 2 * len(units) or any(unit.name not in counts for unit in units):
-        return False
+    for _ in range(_ATTEMPTS):
+        there, version = _read_manifest(table, plan)
+        listed = {} if there is None else {file["path"]: file for file in there["files"]}
+        # Asked after the manifest was read: whoever plans a change later finds another version of it than this one.
+        changing = in_change()
+        if any(unit.name not in counts or unit.name in changing for unit in units):
+            return False
+        if there is not None and len(listed) == 2 * len(units):
+            return False
+        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+            parts = pool.map(lambda unit, known=listed: _entries(table, unit, known, counts, digests), units)
+            files = [entry for part in parts for entry in part]
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "plan": plan,
+            "contract_digest": info.contract.digest,
+            "num_units": len(units),
+            "ledger": make_ledger(units, counts).to_json(),
+            "files": files,
+            "completed_by": run,
+            "versions": versions(),
+        }
+        if _put_manifest(table, plan, manifest, version):
+            return True
+    return False
 
-    def entries(unit: Unit) -> list[dict[str, Any]]:
-        paths = _paths(unit)
-        known = [listed[path] for path in paths if path in listed]
-        if len(known) == len(paths):
-            return known
-        count = counts[unit.name]
-        found = digests.get(unit.name) or [sha256_of(table, f"{table.uri}/{path}") for path in paths]
-        return [
-            {"path": paths[0], "rows": count.rows, "reused": count.reused, "sha256": found[0]},
-            {"path": paths[1], "rows": count.rejects, "sha256": found[1]},
-        ]
 
-    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-        files = [entry for part in pool.map(entries, units) for entry in part]
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "plan": plan,
-        "contract_digest": info.contract.digest,
-        "num_units": len(units),
-        "ledger": make_ledger(units, counts).to_json(),
-        "files": files,
-        "completed_by": run,
-        "versions": versions(),
-    }
-    if there is None:
-        return table.store.put_if_absent(uri, _encode(manifest))
-    table.store.replace(uri, _encode(manifest))
-    return True
+def _entries(
+    table: Table,
+    unit: Unit,
+    listed: Mapping[str, dict[str, Any]],
+    counts: Mapping[str, Counts],
+    digests: Mapping[str, FileDigests],
+) -> list[dict[str, Any]]:
+    """Return what a manifest says of a unit's two files."""
+    paths = _paths(unit)
+    if all(path in listed for path in paths):
+        return [listed[path] for path in paths]
+    count = counts[unit.name]
+    found = digests.get(unit.name) or [sha256_of(table, f"{table.uri}/{path}") for path in paths]
+    return [
+        {"path": paths[0], "rows": count.rows, "reused": count.reused, "sha256": found[0]},
+        {"path": paths[1], "rows": count.rejects, "sha256": found[1]},
+    ]
 
 
 def forget_files(table: Table, names: Iterable[str]) -> None:
     """Take the files of some units out of their plans' manifests, before rows are taken out of those files.
 
     What a manifest names always has the digest that the manifest gives. `write_manifest` puts them back.
+
+    Raises:
+        TransientError: Other runs replaced a manifest again and again meanwhile.
     """
+    names = set(names)
+    gone = {f"{folder}/{name}.parquet" for name in names for folder in ("data", "rejects")}
     for plan in sorted({name.rpartition("-")[0] for name in names}):
-        manifest = _read_manifest(table, plan)
-        if manifest is None:
-            continue
-        gone = {f"{folder}/{name}.parquet" for name in names for folder in ("data", "rejects")}
-        kept = [file for file in manifest["files"] if file["path"] not in gone]
-        if len(kept) < len(manifest["files"]):
-            table.store.replace(table.manifest_uri(plan), _encode({**manifest, "files": kept}))
+        for _ in range(_ATTEMPTS):
+            manifest, version = _read_manifest(table, plan)
+            if manifest is None:
+                break
+            kept = [file for file in manifest["files"] if file["path"] not in gone]
+            if len(kept) == len(manifest["files"]) or _put_manifest(table, plan, {**manifest, "files": kept}, version):
+                break
+        else:
+            raise TransientError(f"{table.manifest_uri(plan)} is replaced by other runs. Run again once they are done.")
 
 
-def _read_manifest(table: Table, plan: str) -> dict[str, Any] | None:
-    try:
-        manifest: dict[str, Any] = json.loads(table.store.read_bytes(table.manifest_uri(plan)))
-    except FileNotFoundError:
-        return None
-    return manifest
+def _read_manifest(table: Table, plan: str) -> tuple[dict[str, Any] | None, str | None]:
+    """Return a manifest and the version of its file, which was there before the manifest was read."""
+    uri = table.manifest_uri(plan)
+    info = table.store.info(uri)
+    if info is None:
+        return None, None
+    manifest: dict[str, Any] = json.loads(table.store.read_bytes(uri))
+    return manifest, info.version
+
+
+def _put_manifest(table: Table, plan: str, manifest: dict[str, Any], version: str | None) -> bool:
+    uri, data = table.manifest_uri(plan), _encode(manifest)
+    return table.store.put_if_absent(uri, data) if version is None else table.store.replace_if(uri, data, version)
 
 
 def _encode(manifest: dict[str, Any]) -> bytes:

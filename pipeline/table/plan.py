@@ -153,7 +153,10 @@ def write_plan(
         for length in unit_lengths or [len(planned)]:  # a row group is a unit: a task reads its own and nothing else
             writer.write_table(planned.slice(start, length).cast(schema), row_group_size=length)
             start += length
-    return plan if table.store.put_if_absent(table.plan_uri(sequence), buffer.getvalue()) else None
+    if table.store.put_if_absent(table.plan_uri(sequence), buffer.getvalue()):
+        return plan
+    # The same plan: ours, by a PUT whose answer was lost, or another run's of the same command.
+    return plan if read_plan(table, sequence).name == plan.name else None
 
 
 class _Hashing(io.RawIOBase):

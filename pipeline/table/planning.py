@@ -15,11 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.digests import first_of_each
-from pipeline.errors import ConfigError
-from pipeline.refs import REF_SCHEMA, extra_schema, unify
+from pipeline.errors import TransientError
+from pipeline.refs import REF_SCHEMA, extra_schema, stored, stored_type, unify
 from pipeline.table.plan import UNITS_PER_PLAN, Plan, Unit, committed_names, list_plans, plan_batches, write_plan
 from pipeline.table.promises import NOWHERE, Known, Promises, know
-from pipeline.table.schema import Table
+from pipeline.table.schema import Table, unit_name
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ class Planned:
     """What planning found.
 
     Args:
-        units: Every unit, of any plan, that holds one of the source's images, with what it promises by now.
+        units: The units that hold the source's images, done or pending, with what each promises by now.
+        others: Pending units of other sources that hold some of them; only those sources can bring them to an end.
         num_listed: Refs that the source has.
         new: Refs that no plan held.
         changed: Refs that are others than those that were embedded (bytes, label, split or extra columns).
@@ -70,6 +71,7 @@ class Planned:
     """
 
     units: list[Unit]
+    others: list[Unit]
     num_listed: int
     new: int
     changed: int
@@ -110,10 +112,12 @@ def plan_source(table: Table, listing: Listing, prune: bool = False) -> Planned:
     promises = load_promises(table)
     planner = _Planner(table, promises, listing)
     planner.list_all()
-    removed, pruned = (0, 0) if listing.limit else planner.find_removed(prune)
-    units, plan_units = planner.units_now()
+    # A source that shows nothing is rather a lost mount than one whose images are all gone.
+    removed, pruned = (0, 0) if listing.limit or not planner.num_listed else planner.find_removed(prune)
+    units, others, plan_units = planner.units_now()
     return Planned(
         units=units,
+        others=others,
         num_listed=planner.num_listed,
         new=planner.new,
         changed=planner.changed,
@@ -126,6 +130,20 @@ def plan_source(table: Table, listing: Listing, prune: bool = False) -> Planned:
         plan_units=plan_units,
         seconds=time.perf_counter() - started,
     )
+
+
+def planned_changes(table: Table, known: Planned) -> set[str]:
+    """Return the names of the units of which pending units are about to take rows out, by the plans as they are now."""
+    committed = committed_names(table)
+    names: set[str] = set()
+    for plan in [plan for plan in known.plans if plan.num_units] + list_plans(table, known.plans[-1].sequence + 1):
+        if plan.num_units and all(unit_name(plan.name, number) in committed for number in range(plan.num_units)):
+            continue
+        for refs in plan_batches(table, plan):
+            number = refs["unit"][0].as_py()
+            if number < 0 or unit_name(plan.name, number) not in committed:
+                names.update(name for name in refs["replaces"].unique().to_pylist() if name is not None)
+    return names
 
 
 @dataclass
@@ -144,20 +162,23 @@ class _Planner:
     def __post_init__(self) -> None:
         self._committed = committed_names(self.table)
         self._unify()
-        earlier = [plan for plan in self.promises.plans if plan.source == self.listing.source and plan.num_units]
-        # Containers are cut out of files by the unit size, and their names must stay those of the first run.
-        self._unit_size = earlier[0].unit_size if earlier and self.listing.containers else self.listing.unit_size
+        earlier = self._container_size()
+        self._unit_size = earlier if earlier and self.listing.containers else self.listing.unit_size
+
+    def _container_size(self) -> int | None:
+        """Return the unit size that cut containers out of files in earlier runs: their names go by it, table-wide."""
+        return next((plan.unit_size for plan in self.promises.plans if plan.containers and plan.num_units), None)
 
     def _unify(self) -> None:
         known = [(f"the table {self.table.uri}", plan.columns) for plan in self.promises.plans]
-        self.columns = unify([*known, (f"the source ({self.listing.source})", self.listing.columns)])
+        self.columns = unify([*known, (f"the source ({self.listing.source})", stored(self.listing.columns))])
 
     def list_all(self) -> None:
         logged_at = time.monotonic()
         for refs in self.listing.refs(self._unit_size):
             if self.listing.limit is not None:
                 refs = refs.slice(0, self.listing.limit - self.num_listed)
-            self._take(refs)
+            self._take(_as_stored(refs))
             if time.monotonic() - logged_at > _LOG_EVERY_S:
                 logged_at = time.monotonic()
                 logger.info("Listing the source: %d so far.", self.num_listed)
@@ -169,7 +190,7 @@ class _Planner:
     def _take(self, refs: pa.Table) -> None:
         """Sort a batch of the listing into known, changed and new; keep the latter two until they fill a plan."""
         self.num_listed += len(refs)
-        known = know(refs)
+        known = know(refs, self.listing.containers)
         first = first_of_each(known.uris)
         if len(first) < len(refs):
             self.repeated += len(refs) - len(first)
@@ -206,7 +227,6 @@ class _Planner:
         return pa.array([names.get(ordinal) for ordinal in ordinals.tolist()], pa.string())
 
     def _wait(self, refs: pa.Table, replaces: pa.Array) -> None:
-        refs = _with_columns(refs, pa.schema([]) if self.listing.containers else self.columns)
         self._waiting.append(refs.append_column("replaces", replaces))
         self._num_waiting += len(refs)
         while self._num_waiting >= self._plan_rows:
@@ -218,7 +238,8 @@ class _Planner:
 
     def _write_plan(self) -> None:
         """Write one plan of what is waiting; where another run took the number, leave out what that one promises."""
-        waiting = pa.concat_tables(self._waiting)
+        columns = pa.schema([]) if self.listing.containers else self.columns
+        waiting = pa.concat_tables(_with_columns(part, columns) for part in self._waiting)
         refs, rest = waiting.slice(0, self._plan_rows), waiting.slice(self._plan_rows)
         size = 1 if self.listing.containers else self._unit_size
         lengths = [min(size, len(refs) - start) for start in range(0, len(refs), size)]
@@ -250,7 +271,9 @@ class _Planner:
         for plan in list_plans(self.table, self.promises.plans[-1].sequence + 1 if self.promises.plans else 0):
             self.promises.load(self.table, plan)
         self._unify()
-        places = self.promises.find(know(refs))
+        if self.listing.containers and self._container_size() != self._unit_size:
+            raise TransientError("Another run has begun with another --unit-size. Run again, to go by that one.")
+        places = self.promises.find(know(refs, self.listing.containers))
         mine = self.promises.holders(places) < before  # held by no unit, or by the one that is to be replaced
         return refs.filter(pa.array(mine))
 
@@ -269,7 +292,7 @@ class _Planner:
             for refs in plan_batches(self.table, plan):
                 if not plan.num_units:
                     break
-                at = self.promises.find(know(refs))
+                at = self.promises.find(know(refs, self.listing.containers))
                 taken = np.flatnonzero(gone[at])
                 gone[at[taken]] = False
                 names = self._names(self.promises.holders(at[taken]))
@@ -280,25 +303,36 @@ class _Planner:
                 continue
             taken_back = self._put(found, [])
             if taken_back is None:
-                raise ConfigError("Another run is planning on this table. Wait for it, and run again with --prune.")
+                raise TransientError("Another run has planned on this table meanwhile. Run again with --prune.")
             unit = pa.array(np.full(len(found), NOWHERE, np.int32))
             self.promises.add_plan(taken_back, iter([found.append_column("unit", unit)]))
             pruned += len(found)
         return len(places), pruned
 
-    def units_now(self) -> tuple[list[Unit], dict[str, list[Unit]]]:
-        """Return the units that hold what was listed, and all units by plan."""
+    def units_now(self) -> tuple[list[Unit], list[Unit], dict[str, list[Unit]]]:
+        """Return the units that are this source's to do, those of other sources that it needs, and all units by plan.
+
+        A unit is read from the source that promised it. Those that are pending are this source's to do also where none
+        of their images is listed any more: each of them must end in a row or a reject.
+        """
         listed, promised = self.promises.listed(), self.promises.promised()
         mine: list[Unit] = []
+        others: list[Unit] = []
         plans: dict[str, list[Unit]] = {}
         for ordinal, (plan, unit) in enumerate(self.promises.units):
             gone = plan.containers and not promised[ordinal]
             num_images = 0 if gone else unit.num_images if plan.containers else int(promised[ordinal])
             now = Unit(unit.plan, unit.number, num_images)
             plans.setdefault(unit.plan, []).append(now)
-            if listed[ordinal]:
+            pending = now.name not in self._committed and bool(promised[ordinal])
+            own = plan.source == self.listing.source
+            if listed[ordinal] and (own or not pending):
                 mine.append(now)
-        return mine, plans
+            elif listed[ordinal]:
+                others.append(now)
+            elif own and pending and self.listing.limit is None:
+                mine.append(now)
+        return mine, others, plans
 
     def replaced_by_pending(self) -> set[str]:
         pending = [unit.name not in self._committed for _, unit in self.promises.units]
@@ -315,4 +349,13 @@ def _with_columns(refs: pa.Table, columns: pa.Schema) -> pa.Table:
     for column in columns:
         if column.name not in refs.column_names:
             refs = refs.append_column(column, pa.nulls(len(refs), column.type))
-    return refs.select([*REF_SCHEMA.names, *columns.names])
+    return refs.select([*REF_SCHEMA.names, "replaces", *columns.names])
+
+
+def _as_stored(refs: pa.Table) -> pa.Table:
+    """Return refs with their extra columns in the types that a plan stores, so that they compare with it."""
+    for place, column in enumerate(refs.schema):
+        kind = stored_type(column.type)
+        if kind != column.type:
+            refs = refs.set_column(place, column.with_type(kind), refs.column(place).cast(kind))
+    return refs

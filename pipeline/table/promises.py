@@ -1,4 +1,4 @@
-"""What a table's plans promise, taken together: who holds which image, in 50 bytes an image."""
+"""What a table's plans promise, taken together: who holds which image, in some 60 bytes an image."""
 
 from __future__ import annotations
 
@@ -35,8 +35,11 @@ class Known:
     details: NDArray[np.uint64]
 
 
-def know(refs: pa.Table) -> Known:
-    """Digest a table of refs or of a plan."""
+def know(refs: pa.Table, containers: bool) -> Known:
+    """Digest a table of refs or of a plan.
+
+    A container and an image of the same URI are two things, and get different digests.
+    """
     versions = digests_of(refs["version"])[:, 0].copy()
     versions[np.asarray(pc.equal(refs["version"], ""))] = 0
     names = ["label", "split", "num_images", *sorted(extra_schema(refs.schema).names)]
@@ -46,17 +49,17 @@ def know(refs: pa.Table) -> Known:
         for name in names
     ]
     details = digests_of(pc.binary_join_element_wise(*texts, ""))[:, 0]
-    return Known(digests_of(refs["uri"]), versions, details)
+    uris = pc.binary_join_element_wise("container ", refs["uri"], "") if containers else refs["uri"]
+    return Known(digests_of(uris), versions, details)
 
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_null(column.type):
         return pc.cast(column, pa.string())
     try:
-        if not pa.types.is_binary(column.type):
-            return pc.cast(column, pa.string())
-    except pa.ArrowNotImplementedError:
-        pass  # lists and structs have no text of Arrow's
+        return pc.cast(column, pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        pass  # lists and structs have no text of Arrow's, and bytes are not always text
     return pa.chunked_array([[None if value is None else repr(value) for value in column.to_pylist()]], pa.string())
 
 
@@ -96,7 +99,7 @@ class Promises:
                 total = None if refs["num_images"].null_count else pc.sum(refs["num_images"]).as_py()
                 ordinal = len(self.units)
                 self.units.append((plan, Unit(plan.name, number, total)))
-            self._promise(know(refs), ordinal)
+            self._promise(know(refs, plan.containers), ordinal)
 
     def _promise(self, known: Known, unit: int) -> None:
         places = self.find(known)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs import embed
 from tests.example_sources import write_examples
 from tests.integration.processes import ROOT
 from tests.jobs.test_jobs import rows, run
-from jobs import embed
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -143,7 +143,13 @@ def test_embed__bad_images_become_rejects_with_codes(tmp_path: Path, capsys: pyt
     code, record = run_embed(capsys, source, table, "--unit-size", 8, "--max-reject-fraction", 0.4)
     bad = samples.bad_images()
     assert code == 0
-    assert record["ledger"] == {"planned": 40 + len(bad), "embedded": 40, "rejected": len(bad), "pending": 0, "reused": 0}
+    assert record["ledger"] == {
+        "planned": 40 + len(bad),
+        "embedded": 40,
+        "rejected": len(bad),
+        "pending": 0,
+        "reused": 0,
+    }
     rejects = pq.read_table(table / "rejects").to_pylist()
     assert {Path(row["uri"]).name: row["code"] for row in rejects} == {name: code for name, (_, code) in bad.items()}
     assert all(row["sha256"] and row["message"] and row["stage"] == "decode" for row in rejects)
@@ -254,6 +260,25 @@ def train_evaluate_predict(
     code, record = run(capsys, predict, "--head", head, "--source", source, "--output", by_table)
     assert (code, "another input" in record["error"]) == (2, True)
     assert (content(by_table), content(by_source)) == before
+
+
+def test_predict__follows_a_table_whose_images_were_replaced_and_pruned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, table, head, output = (tmp_path / name for name in ("images", "table", "head", "output"))
+    samples.write_folder(source, per_class=4)
+    run_embed(capsys, source, table)
+    assert run(capsys, train, "--table", table, "--head", head)[0] == 0
+    arguments = ("--head", head, "--table", table, "--output", output)
+    assert run(capsys, predict, *arguments)[0] == 0
+    paths = sorted(source.rglob("*.jpg"))
+    samples.write(paths[0], samples.jpeg(9001))
+    paths[1].unlink()
+    assert run_embed(capsys, source, table, "--prune")[0] == 0
+    code, record = run(capsys, predict, *arguments)
+    assert (code, record["new"]["embedded"], record["ledger"]["planned"]) == (0, 1, 15)
+    for name in ("uri", "sha256"):
+        assert rows(output)[name].to_pylist() == rows(table)[name].to_pylist()
 
 
 def test_predict__embeds_with_the_heads_own_contract(

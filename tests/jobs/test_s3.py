@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import embed, evaluate, predict, train
+from jobs import evaluate, predict, train
 from pipeline.storage import Store, store_for
 from pipeline.table import embeddings
 from tests import samples
@@ -41,9 +41,7 @@ def check_manifests(store: Store, table: str) -> list[dict[str, Any]]:
     return manifests
 
 
-def test_the_whole_job_in_a_bucket(
-    s3_server: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_whole_job_in_a_bucket(s3_server: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bucket, options = s3_server.make_bucket("whole-job"), json.dumps(s3_server.options)
     store = store_for(bucket, s3_server.options)
     folder = samples.write_folder(tmp_path / "images", per_class=10)

@@ -87,9 +87,13 @@ def test_read__a_vanished_image_is_a_reject_but_a_vanished_folder_is_not(tmp_pat
     source = FolderSource(str(tmp_path / "root"))
     (table,) = source.refs(1024)
     path.unlink()
+    with pytest.raises(TransientError, match="is gone"):  # an empty folder may be a mount point without its mount
+        list(source.read(table, 10).images())
+    samples.write(tmp_path / "root" / "other.txt", b"x")
     (image,) = source.read(table, 10).images()
     assert isinstance(image.data, ImageReject)
     assert image.data.code is RejectCode.MISSING
+    (tmp_path / "root" / "other.txt").unlink()
     (tmp_path / "root").rmdir()
     with pytest.raises(TransientError, match="is gone"):
         list(source.read(table, 10).images())

@@ -20,7 +20,7 @@ from pipeline.images import Limits, Pixels
 from pipeline.preprocessing import Preprocessing
 from pipeline.refs import REF_SCHEMA
 from pipeline.sources import Fetched
-from pipeline.stages.commit import commit_block, to_schema
+from pipeline.stages.commit import Finish, commit_block, to_schema
 from pipeline.stages.embed import embed_unit, give_up
 from pipeline.stages.read import Embedded, read_block, read_unit
 from pipeline.table import Listing, Table, Unit, data_schema, plan_source
@@ -133,8 +133,11 @@ def plan(table: Table, source: Images) -> Unit:
     return unit
 
 
-def finish(rows: pa.Table) -> pa.Table:
-    return to_schema(rows, SCHEMA, pa.schema([]))
+def finish_for(columns: pa.Schema) -> Finish:
+    return lambda rows, plan: to_schema(rows, plan, SCHEMA, {plan: columns})
+
+
+finish = finish_for(pa.schema([]))
 
 
 def through(
@@ -148,7 +151,7 @@ def through(
     counted: list[int] = []
     block = read_unit(table, unit, source, PRESET, limits or Limits(), known)
     block = embed_unit(engine, block, SCHEMA.field("embedding").type, counted.append)
-    report = commit_block(block, table, finish, {"run": "r"})
+    report = commit_block(block, table, finish_for(source.columns()), {"run": "r"})
     if report.trouble is not None:
         raise TimeoutError(report.trouble)
     assert sum(counted) == report.embedded + report.rejected
@@ -282,12 +285,13 @@ def test_a_unit__extra_columns_keep_their_types_and_names(table: Table) -> None:
     assert rows.select(extras.column_names).equals(extras.take([0, 2]))
 
 
-def test_to_schema__columns_that_the_table_has_are_null_and_types_must_agree() -> None:
+def test_to_schema__a_file_has_the_columns_of_its_plan_and_types_must_agree() -> None:
     rows = SCHEMA.empty_table().append_column("price", pa.array([], pa.int64()))
-    known = pa.schema([("name", pa.string())])
-    assert to_schema(rows, SCHEMA, known).column_names == [*SCHEMA.names, "name", "price"]
+    known = {"p": pa.schema([("name", pa.string()), ("price", pa.int64())]), "q": pa.schema([])}
+    assert to_schema(rows, "p", SCHEMA, known).column_names == [*SCHEMA.names, "name", "price"]
+    assert to_schema(rows, "q", SCHEMA, known).column_names == SCHEMA.names
     with pytest.raises(ConfigError, match="'price' is string in the table, but int64 in the source"):
-        to_schema(rows, SCHEMA, pa.schema([("price", pa.string())]))
+        to_schema(rows, "p", SCHEMA, {"p": pa.schema([("price", pa.string())])})
 
 
 def test_a_unit__a_container_holds_what_was_read(table: Table) -> None:

@@ -163,9 +163,7 @@ def test_commit_unit__rows_that_it_replaces_leave_their_unit(table: Table, monke
     assert b'"run": "old"' in pq.read_schema(table.data_uri(NAME)).metadata[b"vep"]
 
 
-def test_take_out__is_idempotent_and_loses_to_no_other_writer(
-    table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_take_out__is_idempotent_and_loses_to_no_other_writer(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     commit_unit(table, UNIT, rows(*ALL), rejects(), {})
     replace_if = storage.LocalStore.replace_if
 

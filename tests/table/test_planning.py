@@ -16,15 +16,19 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, TableError, TransientError
 from pipeline.refs import REF_SCHEMA, extra_schema
+from pipeline.stages.commit import to_schema
+from pipeline.storage import LocalStore
 from pipeline.table import (
     Listing,
     Planned,
     Table,
     Unit,
     commit_unit,
+    data_schema,
     list_plans,
     load_promises,
     plan_source,
+    planned_changes,
     take_back,
     unit_refs,
 )
@@ -282,6 +286,110 @@ def test_plan_source__two_runs_at_once_plan_each_image_once(table: Table) -> Non
 def all_uris(table: Table, sequence: int) -> list[str]:
     found: list[str] = pq.read_table(table.plan_uri(sequence))["uri"].to_pylist()
     return found
+
+
+def test_plan_source__a_source_that_shows_nothing_takes_nothing_back(table: Table) -> None:
+    for unit in plan(table, refs(*"ab")).units:
+        commit(table, unit)
+    planned = plan(table, refs("a").slice(0, 0), prune=True)
+    assert (planned.removed, planned.pruned, len(list_plans(table))) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, None], pa.timestamp("s")),
+        pa.array([1, None], pa.timestamp("ns", "Europe/Rome")),
+        pa.array([1, None], pa.time32("s")),
+        pa.array([86_400_000, None], pa.date64()),
+        pa.array([[1], None], pa.list_(pa.timestamp("s"))),
+        pa.array([{"at": 1}, None], pa.struct({"at": pa.timestamp("s")})),
+        pa.array([b"\xff", None]),
+        pa.array([b"\xff", None], pa.large_binary()),
+        pa.array([b"\xff", None], pa.binary(1)),
+        pa.array([1.5, None], pa.float16()),
+        pa.array([1, None], pa.duration("s")),
+        pa.array([1, None], pa.decimal128(5, 2)),
+        pa.array([True, None]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_plan_source__any_type_comes_back_as_it_was_promised(table: Table, column: pa.Array) -> None:
+    (unit,) = plan(table, refs("a", "b", extra=column)).units
+    commit(table, unit)
+    assert plan(table, refs("a", "b", extra=column)).changed == 0
+    promised = unit_refs(table, unit)
+    (stored_plan,) = list_plans(table)
+    assert promised.schema.field("extra").type == stored_plan.columns.field("extra").type
+    found = to_schema(
+        rows("a", "b").append_column("extra", column),
+        stored_plan.name,
+        data_schema("float32", 2),
+        {stored_plan.name: stored_plan.columns},
+    )
+    assert found["extra"].to_pylist() == promised["extra"].to_pylist()
+
+
+def test_plan_source__containers_of_a_table_are_cut_by_one_size(table: Table) -> None:
+    sizes: list[int] = []
+
+    def cut(unit_size: int) -> Iterator[pa.Table]:
+        sizes.append(unit_size)
+        yield containers(f"f#rows={unit_size}+")
+
+    for source, unit_size in (("parquet /d/f.parquet", 2), ("parquet /d", 4)):
+        plan_source(table, Listing(source, True, cut, pa.schema([]), PROMISE, unit_size))
+    assert sizes == [2, 2]
+
+
+def test_plan_source__an_image_and_a_container_of_one_uri_are_two_things(table: Table) -> None:
+    (unit,) = plan(table, refs("a", "x")).units
+    commit(table, unit)
+    planned = plan(table, containers("x", version="2"), source="webdataset x", containers=True)
+    assert (planned.new, planned.changed, planned.replaced) == (1, 0, set())
+    assert plan(table, refs("a", "x")).changed == 0
+
+
+def test_plan_source__a_pending_unit_is_done_from_its_own_source(table: Table) -> None:
+    mine = plan(table, refs(*"ab"), source="manifest m").units
+    planned = plan(table, refs(*"abc"), 10, source="folder x")
+    assert planned.others == mine
+    assert [uris(table, unit) for unit in planned.units] == [["c"]]
+    for unit in mine:
+        commit(table, unit)
+    planned = plan(table, refs(*"abc"), 10, source="folder x")
+    assert (planned.others, len(planned.units)) == ([], 2)
+
+
+def test_plan_source__a_pending_unit_whose_images_are_gone_is_still_to_be_done(table: Table) -> None:
+    first = plan(table, refs(*"abc"), 1)
+    commit(table, first.units[0])
+    planned = plan(table, refs(*"ac"), 1)
+    assert planned.units == first.units
+    assert plan(table, refs(*"ac"), 1, limit=2).units == [first.units[0], first.units[2]]
+
+
+def test_plan_source__a_plan_whose_answer_was_lost_is_this_run_s(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = LocalStore.put_if_absent
+
+    def lose_the_answer(store: LocalStore, uri: str, data: bytes) -> bool:
+        put(store, uri, data)
+        return False
+
+    monkeypatch.setattr(LocalStore, "put_if_absent", lose_the_answer)
+    assert plan(table, refs(*"abc")).new == 3
+    assert len(list_plans(table)) == 1
+
+
+def test_planned_changes__units_that_pending_ones_replace_by_the_plans_as_they_are_now(table: Table) -> None:
+    planned = plan(table, refs(*"abcd"))
+    for unit in planned.units:
+        commit(table, unit)
+    assert planned_changes(table, planned) == set()
+    later = plan(table, [refs("a", version="2"), refs(*"bcd")])
+    assert planned_changes(table, planned) == {planned.units[0].name}
+    commit(table, later.units[-1])
+    assert planned_changes(table, planned) == set()
 
 
 def test_unit_refs__a_changed_plan_is_found(table: Table) -> None:
