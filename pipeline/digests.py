@@ -55,10 +55,10 @@ class DigestMap:
     """
 
     def __init__(self) -> None:
-        self._runs: list[tuple[Digests, Numbers]] = []
+        self._runs: list[_Run] = []
 
     def __len__(self) -> int:
-        return sum(len(numbers) for _, numbers in self._runs)
+        return sum(len(numbers) for _, _, numbers in self._runs)
 
     def find(self, digests: Digests) -> Numbers:
         """Look digests up.
@@ -70,31 +70,34 @@ class DigestMap:
             int64 of shape (N,): the number of each, -1 for one that isn't there.
         """
         found = np.full(len(digests), -1, np.int64)
-        for keys, numbers in self._runs:
-            places = np.searchsorted(keys[:, 0], digests[:, 0])
-            open_rows = np.arange(len(digests))
-            while len(open_rows):  # more than once only where the first halves of different digests agree
-                places_here = places[open_rows]
-                inside = places_here < len(keys)
-                open_rows, places_here = open_rows[inside], places_here[inside]
-                same_half = keys[places_here, 0] == digests[open_rows, 0]
-                open_rows, places_here = open_rows[same_half], places_here[same_half]
-                same = keys[places_here, 1] == digests[open_rows, 1]
-                found[open_rows[same]] = numbers[places_here[same]]
-                open_rows = open_rows[~same]
-                places[open_rows] += 1
+        order = np.argsort(digests[:, 0])  # in order, look-ups run through the memory of a large run but once
+        asked, asked_rest = digests[order, 0], digests[order, 1]
+        for first, rest, numbers in self._runs:
+            places = np.searchsorted(first, asked)
+            rows = np.arange(len(order))
+            while len(rows):  # more than once only where the first halves of different digests agree
+                rows = rows[places[rows] < len(first)]
+                rows = rows[first[places[rows]] == asked[rows]]
+                same = rest[places[rows]] == asked_rest[rows]
+                found[order[rows[same]]] = numbers[places[rows[same]]]
+                rows = rows[~same]
+                places[rows] += 1
         return found
 
     def add(self, digests: Digests, numbers: Numbers) -> None:
         """Add entries whose digests are not there yet, and differ from each other."""
         if not len(digests):
             return
-        self._runs.append(_sorted(digests, numbers))
-        while len(self._runs) > 1 and len(self._runs[-2][1]) < 2 * len(self._runs[-1][1]):
-            (keys, values), (more_keys, more_values) = self._runs[-2:]
-            self._runs[-2:] = [_sorted(np.concatenate([keys, more_keys]), np.concatenate([values, more_values]))]
+        self._runs.append(_sorted(digests[:, 0], digests[:, 1], numbers))
+        while len(self._runs) > 1 and len(self._runs[-2][2]) < 2 * len(self._runs[-1][2]):
+            columns = zip(*self._runs[-2:], strict=True)
+            self._runs[-2:] = [_sorted(*(np.concatenate(column) for column in columns))]
 
 
-def _sorted(digests: Digests, numbers: Numbers) -> tuple[Digests, Numbers]:
-    order = np.argsort(digests[:, 0], kind="stable")
-    return digests[order], numbers[order]
+#: First halves in order, second halves, numbers.
+_Run = tuple[NDArray[np.uint64], NDArray[np.uint64], Numbers]
+
+
+def _sorted(first: NDArray[np.uint64], rest: NDArray[np.uint64], numbers: Numbers) -> _Run:
+    order = np.argsort(first, kind="stable")  # stable: merges what is sorted in parts
+    return first[order], rest[order], numbers[order]

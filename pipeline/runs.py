@@ -7,15 +7,15 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import cluster, storage
+from pipeline.accounts import judge, log_plan, new_work, redacted, skipped_text, write_manifests
 from pipeline.contract import require_same_features
 from pipeline.engines import require_here
-from pipeline.errors import ConfigError, RunIncomplete, TableError, TooManyRejects
+from pipeline.errors import ConfigError, TableError
 from pipeline.graph import BackboneSpec
 from pipeline.progress import ProgressCallback
 from pipeline.run_options import RunOptions
@@ -23,7 +23,6 @@ from pipeline.sources import Source
 from pipeline.stages.commit import Finish
 from pipeline.table import (
     Counts,
-    Ledger,
     Listing,
     Planned,
     Table,
@@ -34,21 +33,15 @@ from pipeline.table import (
     count_units,
     create_table,
     forget_files,
-    is_complete,
     make_ledger,
     open_table,
     plan_source,
-    planned_changes,
     read_info,
     take_back,
-    write_manifest,
 )
 from pipeline.work import Outcome, Task, work
 
 logger = logging.getLogger(__name__)
-
-#: What a manifest says of the run that completed the plan.
-_MANIFEST_FIELDS = ("run", "started", "seconds", "images_per_s", "stage_s", "engines", "options")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +103,7 @@ def run(
     counts = _count(table, planned)
     everything = [*planned.units, *planned.others]
     before = make_ledger(everything, counts)
-    _log_plan(planned, before, source)
+    log_plan(planned, before, source)
     run_id = secrets.token_hex(4)
     outcome = Outcome()
     if any(unit.name not in counts for unit in planned.units):
@@ -137,7 +130,7 @@ def run(
         "table": table.uri,
         "contract": contract.to_json(),
         "ledger": ledger.to_json(),
-        **_new(outcome),
+        **new_work(outcome),
         "rejects_by_code": count_codes(table, [n for n, c in counts.items() if c.rejects]) if ledger.rejected else {},
         "source": {
             "identity": source.identity,
@@ -152,12 +145,12 @@ def run(
         },
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
-        "options": _redacted(options.record()),
+        "options": redacted(options.record()),
     }
     if not ledger.pending:
         forget_files(table, planned.replaced | taken_back)  # whoever has put them back meanwhile
-        _write_manifests(target, planned, record, outcome)
-    return _judge(record, outcome, options, planned)
+        write_manifests(table, target.info, planned, record, outcome)
+    return judge(record, outcome, options, planned)
 
 
 def _plan(options: RunOptions, source: Source, target: Target) -> Planned:
@@ -176,17 +169,8 @@ def _plan(options: RunOptions, source: Source, target: Target) -> Planned:
     )
     planned = plan_source(target.table, listing, options.prune)
     if not planned.num_listed:
-        raise ConfigError(f"Expected images in the source, found none{_skipped_text(source)}. Check --source.")
+        raise ConfigError(f"Expected images in the source, found none{skipped_text(source)}. Check --source.")
     return planned
-
-
-def _redacted(value: Any) -> Any:
-    """Return JSON values with every URI in them redacted."""
-    if isinstance(value, dict):
-        return {name: _redacted(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_redacted(each) for each in value]
-    return storage.redact(value) if isinstance(value, str) else value
 
 
 def _open_reused(uri: str, options: RunOptions, info: TableInfo) -> Table:
@@ -212,96 +196,3 @@ def _open_reused(uri: str, options: RunOptions, info: TableInfo) -> Table:
 def _count(table: Table, planned: Planned) -> dict[str, Counts]:
     committed = committed_names(table)
     return count_units(table, [unit for unit in planned.units if unit.name in committed])
-
-
-def _new(outcome: Outcome) -> dict[str, Any]:
-    """Return the part of the record that tells what this run has done."""
-    created = [report for report in outcome.reports if report.created]
-    new = {name: sum(getattr(report, name) for report in created) for name in ("embedded", "reused", "rejected")}
-    done = new["embedded"] + new["rejected"]
-    stages = ("read_s", "embed_s")
-    return {
-        "new": new,
-        "engines": sorted({report.engine for report in outcome.reports if report.engine}),
-        "images_per_s": round(done / outcome.seconds, 2) if outcome.seconds else 0.0,
-        "stage_s": {name: round(sum(getattr(report, name) for report in outcome.reports), 3) for name in stages},
-    }
-
-
-def _write_manifests(
-    target: Target,
-    planned: Planned,
-    record: dict[str, Any],
-    outcome: Outcome,
-) -> None:
-    table = target.table
-    digests = {
-        report.name: (report.data_sha256, report.rejects_sha256)
-        for report in outcome.reports
-        if report.data_sha256 is not None and report.rejects_sha256 is not None
-    }
-    committed = committed_names(table)
-    for units in planned.plan_units.values():
-        if any(unit.name not in committed for unit in units) or is_complete(table, units):
-            continue
-        all_counts = count_units(table, units)
-        run_record = {name: record[name] for name in _MANIFEST_FIELDS}
-        changes = partial(planned_changes, table, planned)
-        write_manifest(table, target.info, units, run_record, all_counts, digests, changes)
-
-
-def _log_plan(planned: Planned, before: Ledger, source: Source) -> None:
-    changes = [
-        f"{count} {what}"
-        for count, what in ((planned.new, "new"), (planned.changed, "changed"), (planned.pruned, "pruned"))
-        if count
-    ]
-    logger.info(
-        "%d images planned%s, %d done before, %d to do%s.",
-        before.planned,
-        f" ({', '.join(changes)})" if changes else "",
-        before.embedded + before.rejected,
-        before.pending,
-        _skipped_text(source),
-    )
-    kept = planned.removed - planned.pruned
-    if kept:
-        logger.warning("%d image(s) of this source are gone. Their rows stay; --prune takes them out.", kept)
-    if planned.repeated:
-        logger.warning("%d image(s) are named more than once by the source; each counts once.", planned.repeated)
-
-
-def _skipped_text(source: Source) -> str:
-    if not source.skipped:
-        return ""
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in source.skipped.most_common(5))
-    return f" ({sum(source.skipped.values())} files passed over, not images by their names: {kinds})"
-
-
-def _judge(record: dict[str, Any], outcome: Outcome, options: RunOptions, planned: Planned) -> dict[str, Any]:
-    ledger = record["ledger"]
-    if ledger["pending"]:
-        record["status"] = "pending"
-        reasons = list(outcome.troubles.values())
-        if not reasons and planned.others:
-            sources = {plan.name: plan.source for plan in planned.plans}
-            names = ", ".join(sorted({sources[unit.plan] for unit in planned.others}))
-            reasons = [f"An unfinished run of another source has promised them ({names}): run that one again first."]
-        reasons = reasons or ["A task failed or its process died; --verbose shows Ray's log."]
-        more = f" (and {len(reasons) - 1} more units in trouble)" if len(reasons) > 1 else ""
-        raise RunIncomplete(
-            f"{ledger['pending']} of {ledger['planned']} images are pending. {reasons[0]}{more}\n"
-            "Nothing is lost: run the same command again to go on where it stopped.",
-            record,
-        )
-    fraction = ledger["rejected"] / ledger["planned"] if ledger["planned"] else 0.0
-    if fraction > options.max_reject_fraction:
-        record["status"] = "too_many_rejects"
-        codes = ", ".join(f"{count} {code}" for code, count in record["rejects_by_code"].items())
-        raise TooManyRejects(
-            f"{ledger['rejected']} of {ledger['planned']} images were rejected ({codes}), a share of {fraction:.3f}; "
-            f"--max-reject-fraction allows {options.max_reject_fraction}. All others are in the table. "
-            f"See {record['table']}/rejects/*.parquet for each image and its reason.",
-            record,
-        )
-    return record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections.abc import Iterator
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 from pipeline.errors import ConfigError
 from pipeline.storage.base import FileInfo, StorageOptions
+from pipeline.storage.errors import as_os_errors, status_of
 from pipeline.storage.retry import retried
 from pipeline.storage.uris import base_name, redact, scrub
 from pipeline.storage.walk import Page, walk
@@ -67,7 +67,7 @@ class RemoteStore:
 
     def list_files(self, root: str) -> Iterator[FileInfo]:
         """Yield every object below a prefix."""
-        with _as_os_errors(root):
+        with as_os_errors(root):
             yield from walk(self, root)
 
     @retried
@@ -78,7 +78,7 @@ class RemoteStore:
         """
         if self._scheme == "s3":
             return self._s3_entries(folder)
-        with _as_os_errors(folder):
+        with as_os_errors(folder):
             try:
                 found = self._fs.ls(self._path(folder), detail=True)
             except FileNotFoundError:
@@ -111,7 +111,7 @@ class RemoteStore:
     def pages(self, folder: str) -> Iterator[Page]:
         """Yield every object below a prefix, a page of the store's listing at a time."""
         if self._scheme != "s3":
-            with _as_os_errors(folder):
+            with as_os_errors(folder):
                 found = self._fs.find(self._path(folder), detail=True)
             yield [_file_info(self._uri(name), entry) for name, entry in found.items() if not _hidden(name, folder)]
             return
@@ -130,14 +130,14 @@ class RemoteStore:
 
     @retried
     def _list_page(self, request: dict[str, Any]) -> dict[str, Any]:
-        with _as_os_errors(request["Bucket"]):
+        with as_os_errors(request["Bucket"]):
             answer: dict[str, Any] = self._fs.call_s3("list_objects_v2", **request, **self._fs.req_kw)
             return answer
 
     @retried
     def glob(self, pattern: str) -> list[FileInfo]:
         """Return the objects that match."""
-        with _as_os_errors(pattern):
+        with as_os_errors(pattern):
             found = self._fs.glob(self._path(pattern), detail=True)
         files = ((name, entry) for name, entry in sorted(found.items()) if entry["type"] == "file")
         return [_file_info(self._uri(name), entry) for name, entry in files]
@@ -145,7 +145,7 @@ class RemoteStore:
     @retried
     def info(self, uri: str) -> FileInfo | None:
         """Return an object's size and version."""
-        with _as_os_errors(uri):
+        with as_os_errors(uri):
             try:
                 entry = self._fs.info(self._path(uri))
             except FileNotFoundError:
@@ -156,7 +156,7 @@ class RemoteStore:
     def is_folder(self, uri: str) -> bool:
         """Return whether any object's key begins so; an empty bucket counts, too."""
         bucket, _, key = self._path(uri).partition("/")
-        with _as_os_errors(uri):
+        with as_os_errors(uri):
             try:
                 if self._scheme != "s3":
                     return bool(self._fs.isdir(self._path(uri)))
@@ -169,7 +169,7 @@ class RemoteStore:
     @retried
     def list_names(self, folder: str) -> list[str]:
         """Return the names below a prefix."""
-        with _as_os_errors(folder):
+        with as_os_errors(folder):
             try:
                 found = self._fs.ls(self._path(folder), detail=False)
             except FileNotFoundError:
@@ -180,12 +180,12 @@ class RemoteStore:
     @retried
     def read_bytes(self, uri: str, max_bytes: int | None = None) -> bytes:
         """Return an object's bytes; a longer one's are asked for up to the limit only."""
-        with _as_os_errors(uri):
+        with as_os_errors(uri):
             try:
                 end = None if max_bytes is None else max_bytes + 1
                 data: bytes = self._fs.cat_file(self._path(uri), start=None if end is None else 0, end=end)
             except OSError as error:
-                if _status(error) != _NO_SUCH_RANGE:
+                if status_of(error) != _NO_SUCH_RANGE:
                     raise
                 return b""  # an empty object has no first byte
         return data
@@ -193,7 +193,7 @@ class RemoteStore:
     @retried
     def open(self, uri: str, block_bytes: int = 8 * 2**20) -> IO[bytes]:
         """Open an object; a small one is fetched at once."""
-        with _as_os_errors(uri):
+        with as_os_errors(uri):
             file: IO[bytes] = self._fs.open(self._path(uri), "rb", block_size=block_bytes, cache_type="readahead")
             if getattr(file, "size", None) is not None and file.size <= block_bytes:  # type: ignore[attr-defined]
                 with file:
@@ -207,17 +207,17 @@ class RemoteStore:
         Where it has not, the object is looked for first: then two writers at the same moment can both believe that
         they created it, and the later one's bytes stay.
         """
-        with _as_os_errors(uri):
+        with as_os_errors(uri):
             try:
                 self._fs.pipe_file(self._path(uri), data, mode="create")
             except FileExistsError:
                 return False
             except OSError as error:
-                if _status(error) == _PRECONDITION_FAILED:
+                if status_of(error) == _PRECONDITION_FAILED:
                     return False
-                if _status(error) == _CONFLICT:  # somebody else is creating it at this moment
+                if status_of(error) == _CONFLICT:  # somebody else is creating it at this moment
                     raise OSError(errno.EBUSY, f"Another writer is creating {redact(uri)}.") from error
-                if _status(error) != _NOT_IMPLEMENTED:
+                if status_of(error) != _NOT_IMPLEMENTED:
                     raise
                 if self._fs.exists(self._path(uri)):
                     return False
@@ -227,7 +227,7 @@ class RemoteStore:
     @retried
     def replace(self, uri: str, data: bytes) -> None:
         """Write an object: a PUT is atomic."""
-        with _as_os_errors(uri):
+        with as_os_errors(uri):
             self._fs.pipe_file(self._path(uri), data)
 
     @retried
@@ -235,16 +235,16 @@ class RemoteStore:
         """Write an object in place of one of a known ETag; in S3 the store itself compares."""
         if self._scheme == "s3":
             bucket, _, key = self._path(uri).partition("/")
-            with _as_os_errors(uri):
+            with as_os_errors(uri):
                 try:
                     self._fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=f'"{version}"')
                     return True
                 except FileNotFoundError:
                     return False
                 except OSError as error:
-                    if _status(error) == _PRECONDITION_FAILED:
+                    if status_of(error) == _PRECONDITION_FAILED:
                         return False
-                    if _status(error) != _NOT_IMPLEMENTED:
+                    if status_of(error) != _NOT_IMPLEMENTED:
                         raise
         info = self.info(uri)
         if info is None or info.version != version:
@@ -278,41 +278,3 @@ def _hidden(name: str, folder: str) -> bool:
     """Return whether an object or a folder on the way to it, below ``folder``, begins with a dot."""
     below = name[len(folder.partition("://")[2]) :]
     return "/." in f"/{below.lstrip('/')}"
-
-
-def _status(error: BaseException) -> int | None:
-    """Return the HTTP status in a client's error, where it tells."""
-    response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
-    if isinstance(response, dict):
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return int(status) if status else None
-    return getattr(error, "status", None) or getattr(error, "code", None)
-
-
-@contextlib.contextmanager
-def _as_os_errors(where: str) -> Iterator[None]:
-    """Turn what the stores' clients raise into `OSError` without secrets."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except OSError as error:
-        if type(error) is OSError and (_status(error) or 0) in (429, 503):
-            raise OSError(errno.EBUSY, f"The store asks to slow down: {scrub(str(error))}", redact(where)) from error
-        raise
-    except Exception as error:
-        name = type(error).__name__
-        if name in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"):
-            raise PermissionError(
-                errno.EACCES,
-                f"Expected credentials for {redact(where)}: {scrub(str(error))}. Set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY or AWS_PROFILE; for a public bucket use --storage-options '{\"anon\": true}'",
-            ) from error
-        if not _is_clients(error):
-            raise
-        raise OSError(errno.EIO, f"{name}: {scrub(str(error))}", redact(where)) from error
-
-
-def _is_clients(error: Exception) -> bool:
-    modules = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure", "adlfs", "fsspec", "asyncio", "s3fs")
-    return type(error).__module__.partition(".")[0] in modules

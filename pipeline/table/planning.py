@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.digests import first_of_each
 from pipeline.errors import TransientError
-from pipeline.refs import REF_SCHEMA, extra_schema, stored, stored_type, unify
+from pipeline.refs import REF_SCHEMA, extra_schema, stored, unify
+from pipeline.table.listing import Listing, Planned, as_stored, with_columns
 from pipeline.table.plan import UNITS_PER_PLAN, Plan, Unit, committed_names, list_plans, plan_batches, write_plan
 from pipeline.table.promises import NOWHERE, Known, Promises, know
 from pipeline.table.schema import Table, unit_name
@@ -25,64 +25,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two lines that say how far the listing is.
 _LOG_EVERY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A source on its way into a plan.
-
-    Args:
-        source: Its identity, see `pipeline.sources.Source`.
-        containers: Whether its refs are containers.
-        refs: Gives its refs, table by table, for a unit size.
-        columns: Its extra columns.
-        promise: What each image is to become, see `pipeline.table.schema.TableInfo.digest`.
-        unit_size: Images a unit.
-        limit: Take so many refs only; None for all.
-    """
-
-    source: str
-    containers: bool
-    refs: Callable[[int], Iterator[pa.Table]]
-    columns: pa.Schema
-    promise: str
-    unit_size: int
-    limit: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What planning found.
-
-    Args:
-        units: The units that hold the source's images, done or pending, with what each promises by now.
-        others: Pending units of other sources that hold some of them; only those sources can bring them to an end.
-        num_listed: Refs that the source has.
-        new: Refs that no plan held.
-        changed: Refs that are others than those that were embedded (bytes, label, split or extra columns).
-        removed: Refs that this source had in an earlier run and has no more; 0 where ``limit`` cut the listing.
-        pruned: How many of the removed ones are promised no more.
-        repeated: Refs that the source named more than once; each counts once.
-        columns: Every extra column that the table has by now.
-        replaced: Names of units of which rows will be taken out, since pending units hold their images by now.
-        plans: The table's plans, in order.
-        plan_units: All units of each plan, by its name, with what each promises by now.
-        seconds: Time spent.
-    """
-
-    units: list[Unit]
-    others: list[Unit]
-    num_listed: int
-    new: int
-    changed: int
-    removed: int
-    pruned: int
-    repeated: int
-    columns: pa.Schema
-    replaced: set[str]
-    plans: list[Plan]
-    plan_units: dict[str, list[Unit]]
-    seconds: float
 
 
 def load_promises(table: Table) -> Promises:
@@ -178,7 +120,7 @@ class _Planner:
         for refs in self.listing.refs(self._unit_size):
             if self.listing.limit is not None:
                 refs = refs.slice(0, self.listing.limit - self.num_listed)
-            self._take(_as_stored(refs))
+            self._take(as_stored(refs))
             if time.monotonic() - logged_at > _LOG_EVERY_S:
                 logged_at = time.monotonic()
                 logger.info("Listing the source: %d so far.", self.num_listed)
@@ -239,7 +181,7 @@ class _Planner:
     def _write_plan(self) -> None:
         """Write one plan of what is waiting; where another run took the number, leave out what that one promises."""
         columns = pa.schema([]) if self.listing.containers else self.columns
-        waiting = pa.concat_tables(_with_columns(part, columns) for part in self._waiting)
+        waiting = pa.concat_tables(with_columns(part, columns) for part in self._waiting)
         refs, rest = waiting.slice(0, self._plan_rows), waiting.slice(self._plan_rows)
         size = 1 if self.listing.containers else self._unit_size
         lengths = [min(size, len(refs) - start) for start in range(0, len(refs), size)]
@@ -342,20 +284,3 @@ class _Planner:
 
 def _rows(known: Known, rows: NDArray[np.int64]) -> Known:
     return Known(known.uris[rows], known.versions[rows], known.details[rows])
-
-
-def _with_columns(refs: pa.Table, columns: pa.Schema) -> pa.Table:
-    """Return refs with all of some extra columns, null where they have none."""
-    for column in columns:
-        if column.name not in refs.column_names:
-            refs = refs.append_column(column, pa.nulls(len(refs), column.type))
-    return refs.select([*REF_SCHEMA.names, "replaces", *columns.names])
-
-
-def _as_stored(refs: pa.Table) -> pa.Table:
-    """Return refs with their extra columns in the types that a plan stores, so that they compare with it."""
-    for place, column in enumerate(refs.schema):
-        kind = stored_type(column.type)
-        if kind != column.type:
-            refs = refs.set_column(place, column.with_type(kind), refs.column(place).cast(kind))
-    return refs
