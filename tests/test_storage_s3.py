@@ -100,6 +100,11 @@ def test_list_files__follows_the_pages_of_a_long_listing(store: Store, bucket: s
         list(pool.map(lambda name: client.put_object(Bucket=bucket[5:], Key=f"p/{name}", Body=b""), names))
     assert [info.uri for info in store.list_files(f"{bucket}/p")] == [f"{bucket}/p/{name}" for name in names]
     assert len(list(store.list_files(bucket))) == len(names)
+    flat = [f"{i:05d}.jpg" for i in range(1200)]  # more than a page of files in one folder, and a folder beside them
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: client.put_object(Bucket=bucket[5:], Key=f"q/{name}", Body=b""), [*flat, "0/x.jpg"]))
+    expected = [f"{bucket}/q/{name}" for name in sorted([*flat, "0/x.jpg"])]
+    assert [info.uri for info in store.list_files(f"{bucket}/q")] == expected
 
 
 def test_is_folder_and_list_names(store: Store, bucket: str) -> None:

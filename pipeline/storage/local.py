@@ -156,7 +156,7 @@ class _Tree:
     def __init__(self, root: str) -> None:
         self._root = root
 
-    def entries(self, folder: str) -> list[FileInfo | str]:
+    def entries(self, folder: str) -> list[FileInfo | str] | None:
         return [] if _identity(folder) in self._above(folder) else list(_entries(folder))
 
     def pages(self, folder: str) -> Iterator[Page]:

@@ -18,6 +18,8 @@ from pipeline.storage.walk import Page, walk
 #: Connections of one process to one store: as many as are read at once, and some for other work.
 _MAX_CONNECTIONS = 96
 _CONFLICT, _PRECONDITION_FAILED, _NO_SUCH_RANGE, _NOT_IMPLEMENTED = 409, 412, 416, 501
+#: Files on a page of 1,000 that make a folder one of files, not of folders.
+_MANY_FILES = 500
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 
 
@@ -71,7 +73,7 @@ class RemoteStore:
             yield from walk(self, root)
 
     @retried
-    def entries(self, folder: str) -> list[FileInfo | str]:
+    def entries(self, folder: str) -> list[FileInfo | str] | None:
         """Return what is directly below a prefix, for `pipeline.storage.walk`.
 
         In S3, folders end with their slash, since a key may have several in a row.
@@ -92,7 +94,7 @@ class RemoteStore:
             items.append(uri if entry["type"] == "directory" else _file_info(uri, entry))
         return items
 
-    def _s3_entries(self, folder: str) -> list[FileInfo | str]:
+    def _s3_entries(self, folder: str) -> list[FileInfo | str] | None:
         bucket, prefix = _bucket_and_prefix(folder)
         request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"}
         items: dict[str, FileInfo | str] = {}
@@ -103,6 +105,8 @@ class RemoteStore:
             items.update({key: f"s3://{bucket}/{key}" for key in folders})
             if not answer.get("IsTruncated"):
                 break
+            if len(answer.get("Contents", ())) > _MANY_FILES:
+                return None
             request["ContinuationToken"] = answer["NextContinuationToken"]
         # What is called as the prefix itself stands for an empty folder.
         wanted = (key for key in sorted(items) if key != prefix and not key[len(prefix) :].startswith("."))

@@ -23,8 +23,11 @@ Page = Sequence[FileInfo]
 class Folders(Protocol):
     """How one kind of storage lists a single folder."""
 
-    def entries(self, folder: str) -> list[FileInfo | str]:
-        """Return the files and the folders (their URIs) directly in a folder, in the order of their names."""
+    def entries(self, folder: str) -> list[FileInfo | str] | None:
+        """Return the files and the folders (their URIs) directly in a folder, in the order of their names.
+
+        None where it holds so many files itself that they are better listed page by page.
+        """
 
     def pages(self, folder: str) -> Iterator[Page]:
         """Yield every file below a folder, at any depth, in order."""
@@ -32,15 +35,23 @@ class Folders(Protocol):
 
 def walk(folders: Folders, root: str) -> Iterator[FileInfo]:
     """Yield every file below ``root``; folders are listed by several threads, a few pages ahead."""
-    level: list[FileInfo | str] = folders.entries(root)
-    for _ in range(_DEEPEST - 1):
-        places = [entry for entry in level if isinstance(entry, str)]
+    level: list[FileInfo | str] = [root]
+    leaves: set[str] = set()
+    for _ in range(_DEEPEST):
+        places = [entry for entry in level if isinstance(entry, str) and entry not in leaves]
         if not places or len(places) >= _ENOUGH_FOLDERS:
             break
         with ThreadPoolExecutor(PARALLEL) as pool:
             opened = dict(zip(places, pool.map(folders.entries, places), strict=True))
-        level = [item for entry in level for item in (opened[entry] if isinstance(entry, str) else [entry])]
+        leaves.update(place for place, entries in opened.items() if entries is None)
+        level = [item for entry in level for item in _opened(entry, opened)]
     yield from _in_order(level, folders.pages)
+
+
+def _opened(entry: FileInfo | str, opened: dict[str, list[FileInfo | str] | None]) -> list[FileInfo | str]:
+    """Return what is in a folder that was opened up, and anything else as it is."""
+    entries = opened.get(entry) if isinstance(entry, str) else None
+    return [entry] if entries is None else entries
 
 
 def _in_order(level: list[FileInfo | str], pages: Callable[[str], Iterator[Page]]) -> Iterator[FileInfo]:
