@@ -168,6 +168,13 @@ def test_store_for__refuses_secrets_among_the_options(options: dict[str, object]
         storage.store_for("s3://bucket", options)
 
 
+def test_store_for__takes_options_that_only_look_like_secrets() -> None:
+    for uri, options in (("gs://bucket", {"token": "anon"}), ("s3://bucket", {"requester_pays": True, "anon": True})):
+        storage.store_for(uri, options)
+    with pytest.raises(ConfigError, match="in its address"):
+        storage.store_for("s3://bucket", {"endpoint_url": "http://user:hidden@host"})
+
+
 def test_store_for__refuses_schemes_that_are_not_allowed() -> None:
     for uri in ("ftp://host/x", "memory://x", "https://host/x"):
         with pytest.raises(ConfigError, match="Expected a local path, s3://"):

@@ -13,7 +13,9 @@ from pipeline.storage.uris import OBJECT_STORES, has_secret, local_path, redact,
 #: Parts of option names that carry a secret.
 _SECRET_PARTS = ("secret", "password", "token", "key", "credential", "sas", "connection_string")
 #: Options whose names only look so.
-_HARMLESS = ("requester_pays", "sse_kms_key_id", "key_file")
+_HARMLESS = ("requester_pays", "sse_kms_key_id")
+#: Values of gcsfs's option ``token`` that name a way to get credentials, or to do without.
+_TOKEN_KINDS = ("anon", "cloud", "google_default")
 
 
 def store_for(uri: str, options: StorageOptions | None = None) -> Store:
@@ -45,6 +47,8 @@ def refuse_secrets(options: StorageOptions) -> None:
         ConfigError: One does.
     """
     for name, value in options.items():
+        if name == "token" and value in _TOKEN_KINDS:
+            continue
         if name not in _HARMLESS and any(part in name.lower() for part in _SECRET_PARTS):
             raise ConfigError(
                 f"Storage option {name!r} would carry a credential. Put it into the environment of the cluster's nodes "
