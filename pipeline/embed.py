@@ -49,8 +49,8 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
     # Ray and PyTorch take seconds to import: not before the options are known to be right.
     from pipeline.backbones import load_backbone, resolve_weights
     from pipeline.graph import BackboneSpec
-    from pipeline.runs import Target, run
-    from pipeline.sources import open_source
+    from pipeline.runs import Target, plan_all, run
+    from pipeline.sources import described, open_source
     from pipeline.stages.commit import to_schema
     from pipeline.table import TableInfo, data_schema, open_table
 
@@ -67,4 +67,5 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
     schema = data_schema(options.dtype, loaded.contract.embedding_dim)
     vector = schema.field("embedding").type
     target = Target(table, info, backbone, vector, lambda columns: partial(to_schema, schema=schema, columns=columns))
-    return {"job": "embed", **run(options, source, target, on_progress)}
+    plan = partial(plan_all, options, source, target, described(options))
+    return {"job": "embed", **run(options, source, target, plan, on_progress)}

@@ -21,6 +21,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
 from pipeline.errors import ImageReject, RejectCode
+from pipeline.failpoints import reach
 
 Pixels = NDArray[np.uint8]
 
@@ -82,6 +83,7 @@ def decode(data: bytes, limits: Limits | None = None) -> Pixels:
         ImageReject: The bytes are empty, no accepted format, cut off, over the limits, or can't be decoded.
     """
     limits = limits or Limits()
+    reach("decode", data)
     image_format = _check_size_and_format(data, limits)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -108,8 +108,8 @@ def _predict_source(
     # Ray and PyTorch take seconds to import: a table is classified without them.
     from pipeline.backbones import load_backbone, resolve_weights
     from pipeline.graph import BackboneSpec
-    from pipeline.runs import Target, run
-    from pipeline.sources import open_source
+    from pipeline.runs import Target, plan_all, run
+    from pipeline.sources import described, open_source
 
     plans = {plan.name for plan in list_plans(table)}
     _refuse_other_input(table, [name for name in committed_names(table) if name.rpartition("-")[0] not in plans])
@@ -126,7 +126,8 @@ def _predict_source(
     )
     vector = embedding_type("float32", contract.embedding_dim)
     finish = partial(_classify, head=head)
-    return run(options, source, Target(table, info, backbone, vector, lambda _: finish), on_progress)
+    target = Target(table, info, backbone, vector, lambda _: finish)
+    return run(options, source, target, partial(plan_all, options, source, target, described(options)), on_progress)
 
 
 def _classify(rows: pa.Table, plan: str, head: Head) -> pa.Table:  # noqa: ARG001

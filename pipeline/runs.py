@@ -68,14 +68,16 @@ def run(
     options: RunOptions,
     source: Source,
     target: Target,
+    plan: Callable[[], Planned],
     on_progress: ProgressCallback | None,
 ) -> dict[str, Any]:
-    """Bring every image of a source into a table; its units committed one by one.
+    """Bring images of a source into a table; its units committed one by one.
 
     Args:
         options: How.
-        source: Which images.
+        source: Where the images are.
         target: What becomes of them, and where it goes.
+        plan: Finds out which units there are to do, as `plan_all` does for a whole source.
         on_progress: Called a few times a second while the work goes on.
 
     Returns:
@@ -98,7 +100,7 @@ def run(
             "RANDOM WEIGHTS (%s): the backbone is not trained. Good for a trial; use trained weights for real work.",
             contract.weights,
         )
-    planned = _plan(options, source, target)
+    planned = plan()
     taken_back = take_back(table, planned.plans, lambda names: forget_files(table, names))
     counts = _count(table, planned)
     everything = [*planned.units, *planned.others]
@@ -153,7 +155,18 @@ def run(
     return judge(record, outcome, options, planned)
 
 
-def _plan(options: RunOptions, source: Source, target: Target) -> Planned:
+def plan_all(options: RunOptions, source: Source, target: Target, opened_with: dict[str, Any]) -> Planned:
+    """Plan every image of a source that the table doesn't hold yet.
+
+    Args:
+        options: How.
+        source: Which images.
+        target: Where they go.
+        opened_with: What opens the source again, see `pipeline.sources.described`.
+
+    Raises:
+        ConfigError: The source has no images, or columns that don't fit the table.
+    """
     columns = source.columns()
 
     def refs(unit_size: int) -> Iterator[pa.Table]:
@@ -165,7 +178,14 @@ def _plan(options: RunOptions, source: Source, target: Target) -> Planned:
             yield part
 
     listing = Listing(
-        source.identity, source.containers, refs, columns, target.info.digest, options.unit_size, options.limit
+        source.identity,
+        source.containers,
+        refs,
+        columns,
+        target.info.digest,
+        options.unit_size,
+        options.limit,
+        opened_with,
     )
     planned = plan_source(target.table, listing, options.prune)
     if not planned.num_listed:

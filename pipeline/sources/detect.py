@@ -32,6 +32,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "columns": ("manifest", "webdataset", "parquet", "huggingface"),
     "concurrent_reads": ("folder", "manifest"),
 }
+_GIVEN = frozenset(SourceOptions.model_fields)
 
 
 def open_source(options: SourceOptions) -> Source:
@@ -40,9 +41,7 @@ def open_source(options: SourceOptions) -> Source:
     Raises:
         ConfigError: It can't be told what it is, or an option means nothing for its format.
     """
-    uri = storage.absolute(options.source)
-    store = storage.store_for(uri, options.storage_options)
-    kind = detect(uri, store) if options.format == "auto" else options.format
+    uri, store, kind = _place(options)
     misplaced = [name for name, formats in _ONLY.items() if name in options.model_fields_set and kind not in formats]
     if misplaced:
         names = ", ".join("--" + name.replace("_", "-") for name in misplaced)
@@ -84,6 +83,20 @@ def open_source(options: SourceOptions) -> Source:
     from pipeline.sources.huggingface import HuggingFaceSource
 
     return HuggingFaceSource(uri, dict(options.storage_options), image_column=options.image_column, **rules)
+
+
+def described(options: SourceOptions) -> dict[str, Any]:
+    """Return what `open_source` needs to open the same source from any working directory, as plain JSON values."""
+    uri, _, kind = _place(options)
+    given = {name: value for name, value in options.record().items() if name in _GIVEN & options.model_fields_set}
+    root = {"root": storage.absolute(options.root)} if options.root is not None else {}
+    return {**given, **root, "source": uri, "format": kind}
+
+
+def _place(options: SourceOptions) -> tuple[str, Store, Format]:
+    uri = storage.absolute(options.source)
+    store = storage.store_for(uri, options.storage_options)
+    return uri, store, detect(uri, store) if options.format == "auto" else options.format
 
 
 def detect(uri: str, store: Store) -> Format:

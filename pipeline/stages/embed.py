@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from pipeline.engines import Engine, embed
 from pipeline.errors import ConfigError, RejectCode
+from pipeline.failpoints import reach
 from pipeline.stages.read import constant
+from pipeline.table import unit_name
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ def embed_unit(
     dim = embedding_type.list_size
     embeddings = np.zeros((len(block), dim), embedding_type.value_type.to_pandas_dtype())
     trouble = block["trouble"][0].as_py()
+    name = unit_name(block["plan"][0].as_py(), block["unit"][0].as_py())
+    reach("embed", name)
     outcome = {name: block[name].to_pylist() for name in ("stage", "code", "message")}
     to_embed = np.flatnonzero(np.asarray(pc.greater(pc.binary_length(block["pixels"]), 0)))
     if trouble is None:
@@ -55,6 +59,7 @@ def embed_unit(
                 f"{embedding_type.value_type}."
             )
             embeddings[i] = 0
+    reach("embedded", name)
     on_batch(int(pc.sum(block["present"]).as_py()) - len(to_embed))
     info = ", ".join(f"{key}={value}" for key, value in asdict(engine.info).items()) if len(to_embed) else ""
     block = block.drop_columns([*outcome])

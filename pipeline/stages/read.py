@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import ImageReject, TransientError
+from pipeline.failpoints import reach
 from pipeline.images import Limits, decode
 from pipeline.preprocessing import Preprocessing
 from pipeline.refs import SOURCE_NAMES
@@ -112,6 +113,7 @@ def read_unit(
         ``present`` is false on the one row of a unit that has no images.
     """
     start = time.perf_counter()
+    reach("read", unit.name)
     refs = unit_refs(table, unit)
     reading = source.read(ref_columns(refs), limits.max_bytes)
     rows = _Rows(unit.num_images or 0)
@@ -128,6 +130,7 @@ def read_unit(
             break
         _take(rows, batch, preprocessing, limits, memory)
     known = reading.rows() if trouble is None else None
+    reach("decoded", unit.name)
     return _block(refs, known, rows, unit, trouble, time.perf_counter() - start, source.containers)
 
 

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import TransientError
+from pipeline.failpoints import reach
 from pipeline.table.amend import encode, take_out
 from pipeline.table.plan import Unit
 from pipeline.table.schema import Table
@@ -76,13 +77,16 @@ def commit_unit(
         raise AssertionError(f"unit {unit} promises {unit.num_images} images, got {len(rows)} + {len(rejects)}")
     metadata = {"plan": unit.plan, "unit": unit.number, **run}
     rejects_file = encode(rejects, metadata)
+    reach("rejects_put", unit.name)
     settled_here = table.store.put_if_absent(table.rejects_uri(unit.name), rejects_file)
     if not settled_here:
         rows, rejects = _follow_settled_rejects(table, unit, rows, rejects)
     for name, uris in (replaces or {}).items():
         take_out(table, name, uris)
     data_file = encode(rows, metadata)
+    reach("data_put", unit.name)
     if table.store.put_if_absent(table.data_uri(unit.name), data_file):
+        reach("committed", unit.name)
         digests = hashlib.sha256(data_file).hexdigest(), hashlib.sha256(rejects_file).hexdigest()
         return Committed(len(rows), len(rejects), created=True, sha256=digests if settled_here else None)
     counts = count_rows(table, unit.name)

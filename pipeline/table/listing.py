@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,6 +24,7 @@ class Listing:
         promise: What each image is to become, see `pipeline.table.schema.TableInfo.digest`.
         unit_size: Images a unit.
         limit: Take so many refs only; None for all.
+        opened_with: The options that open the source again, see `pipeline.sources.described`.
     """
 
     source: str
@@ -32,6 +34,7 @@ class Listing:
     promise: str
     unit_size: int
     limit: int | None = None
+    opened_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

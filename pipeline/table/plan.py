@@ -12,9 +12,9 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,7 @@ class Plan:
         unit_size: Images a unit, as it was asked for.
         columns: The extra columns that the table has from this plan on.
         num_units: How many units it has.
+        opened_with: The options that open the source again, see `pipeline.sources.described`.
     """
 
     sequence: int
@@ -74,6 +75,7 @@ class Plan:
     unit_size: int
     columns: pa.Schema
     num_units: int
+    opened_with: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 def read_plan(table: Table, sequence: int) -> Plan:
@@ -111,6 +113,7 @@ def write_plan(
     containers: bool,
     unit_size: int,
     columns: pa.Schema,
+    opened_with: Mapping[str, Any] | None = None,
 ) -> Plan | None:
     """Write a plan, unless its number is taken.
 
@@ -124,6 +127,7 @@ def write_plan(
         containers: Whether the rows are containers.
         unit_size: Images a unit, as it was asked for.
         columns: Every extra column that the table has by now.
+        opened_with: The options that open the source again, as plain JSON values without secrets.
 
     Returns:
         The plan; None where another run took the number.
@@ -135,9 +139,8 @@ def write_plan(
     digest = hashlib.sha256(f"{promise} {source} ".encode())
     with pa.ipc.new_stream(_Hashing(digest), planned.schema) as stream:
         stream.write_table(planned)
-    plan = Plan(
-        sequence, f"{sequence:06d}-{digest.hexdigest()[:12]}", source, containers, unit_size, columns, len(unit_lengths)
-    )
+    name = f"{sequence:06d}-{digest.hexdigest()[:12]}"
+    plan = Plan(sequence, name, source, containers, unit_size, columns, len(unit_lengths), dict(opened_with or {}))
     description: dict[str, Any] = {
         "name": plan.name,
         "source": source,
@@ -145,6 +148,7 @@ def write_plan(
         "unit_size": unit_size,
         "columns": base64.b64encode(columns.serialize()).decode(),
         "num_units": plan.num_units,
+        "opened_with": plan.opened_with,
     }
     schema = planned.schema.with_metadata({b"vep": json.dumps(description).encode()})
     buffer = io.BytesIO()

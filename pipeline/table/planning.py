@@ -206,6 +206,7 @@ class _Planner:
             containers=self.listing.containers,
             unit_size=self._unit_size,
             columns=self.columns,
+            opened_with=self.listing.opened_with,
         )
 
     def _not_promised_meanwhile(self, refs: pa.Table) -> pa.Table:
