@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Python compiles what is used at its first use; compiling everything here would take half a minute.
 PIP_OPTIONS := --quiet --no-compile
 
-.PHONY: help setup demo test test-fast lint bench bench-plan clean
+.PHONY: help setup demo test test-fast test-faults soak lint bench bench-plan clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,11 +26,17 @@ setup: $(VENV)/.installed-dev  ## Install the package and what its development n
 demo: $(VENV)/.installed  ## Embed, train and validate on bundled images: no download, no GPU.
 	@$(BIN)/python -m jobs.demo
 
-test: setup  ## Run all tests.
-	$(BIN)/python -m pytest
+test: setup  ## Run all tests but the long ones that inject faults.
+	$(BIN)/python -m pytest -m "not (faults and slow)"
 
 test-fast: setup  ## Run the tests that need no Ray cluster and no ResNet: seconds.
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/integration --ignore tests/jobs
+
+test-faults: setup  ## Run the tests that inject faults: processes, nodes and stores that fail.
+	$(BIN)/python -m pytest -m faults
+
+soak: setup  ## Kill processes of ten runs at random until each is done, and check that nothing is lost or done twice.
+	$(BIN)/python -m tests.soak
 
 lint: setup  ## Check style, types and the direction of imports.
 	$(BIN)/ruff check .

@@ -19,11 +19,21 @@ import yaml
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError, PipelineError, TooManyRejects, TransientError
+from pipeline import storage
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.failures import Seam, Verdict, find
 from pipeline.options import Options
 from pipeline.progress import Progress
 
-EXIT_DONE, EXIT_PENDING, EXIT_USAGE, EXIT_REJECTS = 0, 1, 2, 3
+EXIT_DONE, EXIT_PENDING, EXIT_USAGE, EXIT_REJECTS, EXIT_BREACH = 0, 1, 2, 3, 4
+#: What a job that ends with a failure exits with.
+EXIT_CODES = {
+    Verdict.REJECT: EXIT_REJECTS,
+    Verdict.RETRY: EXIT_PENDING,
+    Verdict.PENDING: EXIT_PENDING,
+    Verdict.FATAL: EXIT_USAGE,
+    Verdict.BREACH: EXIT_BREACH,
+}
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
@@ -46,7 +56,7 @@ def parse(options_class: type[AnyOptions], job: str, argv: list[str]) -> tuple[A
         prog=f"python -m jobs.{job}",
         description=options_class.__doc__,
         epilog="Exit codes: 0 done; 1 something is pending, run the same command again; 2 usage or configuration; "
-        "3 more rejects than allowed.",
+        "3 more rejects than allowed; 4 a table was verified and is not as it should be.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with options by their names (unit_size: 1024).")
@@ -177,7 +187,7 @@ def run_job(
         except (PipelineError, OSError) as error:
             progress.close()
             if verbose:
-                logging.getLogger("jobs").exception("The job failed.")
+                storage.log_traceback(logging.getLogger("jobs"), "The job failed.")
             return _fail(job, error, as_json, stdout)
         progress.close()
         _say(summary(record))
@@ -236,10 +246,12 @@ def own_streams(verbose: bool) -> Iterator[TextIO]:
 
 def _fail(job: str, error: Exception, as_json: bool, stdout: TextIO) -> int:
     """Say what went wrong, and return the exit code."""
-    _say(f"Error: {error}")
-    code = _exit_code(error)
+    code, text = EXIT_CODES[find(error, Seam.JOB).verdict], storage.explained(error)
+    if code == EXIT_PENDING and not isinstance(error, PipelineError):  # whose own messages say how to go on
+        text = f"{text.rstrip('.')}. Nothing is lost: run the same command again to go on."
+    _say(f"Error: {text}")
     if as_json:
-        record = getattr(error, "record", None) or {"job": job, "status": "failed", "error": str(error)}
+        record = getattr(error, "record", None) or {"job": job, "status": "failed", "error": text}
         _print_record(record, code, stdout)
     return code
 
@@ -247,16 +259,6 @@ def _fail(job: str, error: Exception, as_json: bool, stdout: TextIO) -> int:
 def _print_record(record: dict[str, Any], code: int, stdout: TextIO) -> None:
     stdout.write(json.dumps({**record, "exit_code": code}) + "\n")
     stdout.flush()
-
-
-def _exit_code(error: Exception) -> int:
-    if isinstance(error, TooManyRejects):
-        return EXIT_REJECTS
-    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError | PermissionError):
-        return EXIT_USAGE  # where a table or head should be, something else is, or nobody may write
-    if isinstance(error, TransientError | OSError):
-        return EXIT_PENDING
-    return EXIT_USAGE
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import RunIncomplete, TooManyRejects
-from pipeline.run_options import RunOptions
+from pipeline.run_options import WorkOptions
 from pipeline.sources import Source
 from pipeline.table import (
     Ledger,
@@ -16,7 +16,6 @@ from pipeline.table import (
     Table,
     TableInfo,
     committed_names,
-    count_units,
     is_complete,
     planned_changes,
     write_manifest,
@@ -31,7 +30,7 @@ _MANIFEST_FIELDS = ("run", "started", "seconds", "images_per_s", "stage_s", "eng
 
 def new_work(outcome: Outcome) -> dict[str, Any]:
     """Return the part of the record that tells what this run has done."""
-    created = [report for report in outcome.reports if report.created]
+    created = {report.name: report for report in outcome.reports if report.created}.values()
     new = {name: sum(getattr(report, name) for report in created) for name in ("embedded", "reused", "rejected")}
     done = new["embedded"] + new["rejected"]
     stages = ("read_s", "embed_s")
@@ -63,17 +62,21 @@ def write_manifests(table: Table, info: TableInfo, planned: Planned, record: dic
     for units in planned.plan_units.values():
         if any(unit.name not in committed for unit in units) or is_complete(table, units):
             continue
-        all_counts = count_units(table, units)
         run_record = {name: record[name] for name in _MANIFEST_FIELDS}
         changes = partial(planned_changes, table, planned)
-        write_manifest(table, info, units, run_record, all_counts, digests, changes)
+        write_manifest(table, info, units, run_record, digests, changes)
 
 
 def log_plan(planned: Planned, before: Ledger, source: Source) -> None:
     """Say what there is to do, and what is odd about the source."""
     changes = [
         f"{count} {what}"
-        for count, what in ((planned.new, "new"), (planned.changed, "changed"), (planned.pruned, "pruned"))
+        for count, what in (
+            (planned.new, "new"),
+            (planned.changed, "changed"),
+            (planned.pruned, "pruned"),
+            (planned.again, "again"),
+        )
         if count
     ]
     logger.info(
@@ -99,7 +102,7 @@ def skipped_text(source: Source) -> str:
     return f" ({sum(source.skipped.values())} files passed over, not images by their names: {kinds})"
 
 
-def judge(record: dict[str, Any], outcome: Outcome, options: RunOptions, planned: Planned) -> dict[str, Any]:
+def judge(record: dict[str, Any], outcome: Outcome, options: WorkOptions, planned: Planned) -> dict[str, Any]:
     """Return the record of a run that ended well.
 
     Raises:

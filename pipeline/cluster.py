@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -18,6 +19,7 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.errors import ConfigError
+from pipeline.exposure import require_private
 
 #: Longest temp folder that leaves room for Ray's socket names within the 107 bytes of a Unix socket's address.
 _LONGEST_TEMP_DIR = 40
@@ -74,10 +76,12 @@ def connect(verbose: bool = False) -> Iterator[Connection]:
         What the process is connected to.
 
     Raises:
-        ConfigError: The cluster that RAY_ADDRESS names can't be reached.
+        ConfigError: The cluster that RAY_ADDRESS names can't be reached; or anyone can reach the cluster, without a
+            token (see `pipeline.exposure`).
     """
     _quieten(verbose)
     if ray.is_initialized():
+        _require_private()
         yield Connection(dashboard=None, can_grow=True)
         return
     level = logging.INFO if verbose else logging.CRITICAL
@@ -86,7 +90,7 @@ def connect(verbose: bool = False) -> Iterator[Connection]:
     on_terminate = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
     added_token = not address and not _has_token()
     if added_token:  # otherwise Ray writes one into the home folder
-        os.environ[_TOKEN] = secrets.token_hex(32)
+        os.environ[_TOKEN] = _own_token()
     try:
         options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
         try:
@@ -100,6 +104,7 @@ def connect(verbose: bool = False) -> Iterator[Connection]:
         if on_terminate is not None:  # ray.init has put a handler of its own in its place
             signal.signal(signal.SIGTERM, on_terminate)
         try:
+            _require_private(context.dashboard_url or "")
             dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
             yield Connection(dashboard, can_grow=bool(address))
         finally:
@@ -111,12 +116,24 @@ def connect(verbose: bool = False) -> Iterator[Connection]:
             shutil.rmtree(temp_dir, ignore_errors=True)
 
 
+def _require_private(dashboard: str = "") -> None:
+    hosts = [str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    host = dashboard.rpartition(":")[0].strip("[]")
+    require_private(ray.get_runtime_context().gcs_address, [*hosts, host] if host else hosts)
+
+
 def _quieten(verbose: bool) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not verbose:
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # a run's own errors say what matters
+
+
+@functools.cache
+def _own_token() -> str:
+    """Return a random token, for all clusters that this process starts: Ray reads it once in a process's life."""
+    return secrets.token_hex(32)
 
 
 def _has_token() -> bool:
@@ -128,6 +145,11 @@ def _has_token() -> bool:
 def _short_temp_dir() -> str:
     folder = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="ray-", dir=folder if len(folder) <= _LONGEST_TEMP_DIR else "/tmp")  # noqa: S108
+
+
+def alive_nodes() -> frozenset[str]:
+    """Return the ids of the nodes that the connected cluster has now."""
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
 
 
 def resources() -> Resources:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from pipeline import storage
 from pipeline.digests import DigestMap, digests_of_hex, first_of_each
 from pipeline.stages.read import Embedded
 from pipeline.table import Table, embeddings, iter_files, read_file
@@ -74,7 +75,7 @@ class ClusterMemory:
                 None if place is None else self._read(place, sha) for place, sha in zip(places, sha256, strict=True)
             ]
         except Exception:  # it saves work, and must never be why a unit fails
-            logger.warning("The content cache can't be used; images are embedded again.", exc_info=True)
+            storage.log_traceback(logger, "The content cache can't be used; images are embedded again.")
             return [None] * len(sha256)
 
     def _read(self, place: tuple[str, int], sha256: str) -> Embedded | None:

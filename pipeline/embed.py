@@ -49,10 +49,9 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
     # Ray and PyTorch take seconds to import: not before the options are known to be right.
     from pipeline.backbones import load_backbone, resolve_weights
     from pipeline.graph import BackboneSpec
-    from pipeline.runs import Target, plan_all, run
+    from pipeline.runs import embedding_target, plan_all, run
     from pipeline.sources import described, open_source
-    from pipeline.stages.commit import to_schema
-    from pipeline.table import TableInfo, data_schema, open_table
+    from pipeline.table import TableInfo, open_table
 
     source = open_source(options)
     table = open_table(options.table, options.table_storage_options)
@@ -63,9 +62,6 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
         resolve_weights(options.backbone, options.weights),
         options.cache_dir,
     )
-    info = TableInfo("embeddings", loaded.contract, options.dtype)
-    schema = data_schema(options.dtype, loaded.contract.embedding_dim)
-    vector = schema.field("embedding").type
-    target = Target(table, info, backbone, vector, lambda columns: partial(to_schema, schema=schema, columns=columns))
+    target = embedding_target(table, TableInfo("embeddings", loaded.contract, options.dtype), backbone)
     plan = partial(plan_all, options, source, target, described(options))
     return {"job": "embed", **run(options, source, target, plan, on_progress)}

@@ -7,8 +7,10 @@ PipelineError
 │   └── TableError         a table (or head) that is missing, foreign or damaged
 ├── TransientError         trouble that may pass: storage, node or process; the work stays pending
 │   ├── WeightsUnavailable weights that can't be downloaded now
+│   ├── RejectsSettled     a unit's rejects were settled before others came up; caught where it is committed
 │   └── RunIncomplete      a run ended with images pending
 ├── TooManyRejects         all done, but more images were rejected than the run allows
+├── VerificationFailed     a table that is not as its plans, manifests and contract say
 └── ImageReject            one image that can never give an embedding; caught where the unit is read
 
 A message says what was expected, what was got, where, and what to do next.
@@ -57,12 +59,20 @@ class WeightsUnavailable(TransientError):
     """Weights can't be downloaded now: no network, or a server in trouble."""
 
 
+class RejectsSettled(TransientError):
+    """A unit's rejects were settled by an earlier attempt, and more of its images have become rejects since."""
+
+
 class RunIncomplete(TransientError):
     """A run ended while images were still pending."""
 
 
 class TooManyRejects(PipelineError):
     """The share of rejected images is above what the run allows."""
+
+
+class VerificationFailed(PipelineError):
+    """A table is not as its plans, its manifests and its contract say."""
 
 
 class RejectCode(str, Enum):
@@ -77,6 +87,8 @@ class RejectCode(str, Enum):
     TRUNCATED = "truncated"
     UNDECODABLE = "undecodable"
     TOO_LARGE = "too_large"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
     NON_FINITE = "non_finite"
 
 

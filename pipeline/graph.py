@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -12,16 +12,19 @@ from typing import Any, cast
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
 
+from pipeline import storage
 from pipeline.backbones import Preprocessing, load_backbone
 from pipeline.content import ClusterMemory
 from pipeline.contract import FeatureContract
-from pipeline.counter import CountReporter
 from pipeline.engines import Engine, load_engine
+from pipeline.growth import NO_AUTOSCALING
 from pipeline.images import Limits
 from pipeline.layout import COMMIT_CPUS, EngineSpec, Layout
+from pipeline.monitor import EmbedReporter, ReadReporter
 from pipeline.sources import Source
 from pipeline.stages.commit import Finish, UnitReport, commit_and_report
 from pipeline.stages.embed import embed_unit, give_up
@@ -32,8 +35,10 @@ logger = logging.getLogger(__name__)
 
 #: What a container is taken to hold as long as nobody has read it, for estimates of memory.
 _UNKNOWN_IMAGES = 1024
-# Ray Data's own default is to try again for ever, also with an image that ends the process each time.
-_MAX_RETRIES, _MAX_ACTOR_RESTARTS = 3, 10
+# A task whose process dies is tried once more, wherever there is room; a unit that dies twice is left to the next pass,
+# which reads it image by image. (Ray Data's own default is to try for ever.) Actors restart as often as it takes: each
+# restart costs a unit one of its two tries, so an image can't keep them at it, while spot nodes may go for days.
+_MAX_RETRIES, _MAX_ACTOR_RESTARTS = 1, -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +86,14 @@ class EmbedActor:
     """Holds a loaded engine and embeds the units that come by."""
 
     def __init__(
-        self, backbone: BackboneSpec, spec: EngineSpec, layout: Layout, embedding_type: pa.DataType, counter: Any
+        self, backbone: BackboneSpec, spec: EngineSpec, layout: Layout, embedding_type: pa.DataType, monitor: Any
     ) -> None:
-        self._embedding_type, self._report = embedding_type, CountReporter(counter)
+        self._embedding_type, self._report = embedding_type, EmbedReporter(monitor)
         self._engine: Engine | Exception
         try:
             self._engine = _load(backbone, spec, layout)
         except Exception as error:  # what a constructor raises, Ray buries; so each unit brings it to the driver
-            logger.exception("The engine can't be loaded.")
+            storage.log_traceback(logger, "The engine can't be loaded.")
             self._engine = error
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -131,8 +136,10 @@ def embed_units(
     embedding_type: pa.DataType,
     finish: Finish,
     run: dict[str, Any],
-    counter: Any,
+    monitor: Any,
+    callbacks: Sequence[type[ExecutionCallback]],
     memory: ClusterMemory | None,
+    alone: Collection[str] = (),
 ) -> Iterator[UnitReport]:
     """Embed and commit units on the connected Ray cluster.
 
@@ -147,16 +154,22 @@ def embed_units(
         embedding_type: Arrow type of the embeddings.
         finish: Makes the data files' columns, see `pipeline.stages.commit.commit_block`.
         run: What identifies the run.
-        counter: The progress counter's handle.
+        monitor: The handle of the run's monitor.
+        callbacks: What Ray Data's executor calls at each of its steps; an exception ends the work.
         memory: What has been embedded before.
+        alone: Names of units whose images are decoded one by one in a process of their own.
 
     Yields:
         What became of each unit, in the order in which they get ready. A unit whose process died again and again
         gives no report.
+
+    Raises:
+        RayError: Ray ended it, or a callback did.
+        SystemException: Likewise.
     """
     side = backbone.preprocessing.crop
     bytes_per_image = side * side * 3 + 512
-    with _data_context():
+    with _data_context(callbacks):
         blocks = _graph(
             PlannedUnits(
                 units,
@@ -167,10 +180,12 @@ def embed_units(
                     preprocessing=backbone.preprocessing,
                     limits=limits,
                     memory=memory,
+                    alone=frozenset(alone),
+                    listener=ReadReporter(monitor),
                 ),
                 bytes_per_image,
             ),
-            (backbone, spec, layout, embedding_type, counter),
+            (backbone, spec, layout, embedding_type, monitor),
             partial(
                 commit_and_report,
                 table=table,
@@ -208,7 +223,12 @@ def _graph(
             fn_constructor_args=actor_arguments,
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=1, max_size=layout.max_actors, max_tasks_in_flight_per_actor=2),
+            compute=ActorPoolStrategy(
+                min_size=1,
+                initial_size=min(layout.num_actors, num_units),
+                max_size=layout.max_actors,
+                max_tasks_in_flight_per_actor=2,
+            ),
             num_cpus=layout.actor_cpus,
             num_gpus=1 if layout.device == "cuda" else None,
             max_restarts=_MAX_ACTOR_RESTARTS,
@@ -223,14 +243,16 @@ def _graph(
 class _data_context:  # noqa: N801 (a context manager, used like a function)
     """Ray Data's settings for a run: units stay whole, no progress bars, and one lost unit doesn't stop the rest."""
 
-    def __init__(self) -> None:
-        self._wanted = {
+    def __init__(self, callbacks: Sequence[type[ExecutionCallback]]) -> None:
+        self._wanted: dict[str, Any] = {
             "target_max_block_size": None,  # a unit is a block, and a container's size is not known before
             "enable_progress_bars": False,
             "print_on_execution_start": False,
             "max_errored_blocks": -1,
             "enable_auto_log_stats": False,
-            "execution_no_progress_timeout_s": -1,  # a large unit on a slow processor, or nodes that are yet to come
+            "execution_no_progress_timeout_s": -1,  # the watchdog's work
+            "custom_execution_callback_classes": list(callbacks),
+            "autoscaling_config": NO_AUTOSCALING,
         }
 
     def __enter__(self) -> None:

@@ -1,15 +1,12 @@
 """Bytes of an image file to uint8 pixels: pure functions that accept only whole, recognised, bounded images.
 
 OpenCV decodes (the reference preprocessing of the first backbone is defined by ``cv2.imread``, and nothing else turns
-grey, CMYK, 16-bit, alpha and EXIF-rotated files into exactly its pixels). Pillow's plugins read the header first,
-because OpenCV gives no way to look at width and height before it allocates.
+grey, CMYK, 16-bit, alpha and EXIF-rotated files into exactly its pixels). `pipeline.headers` and `pipeline.tiff` read
+the header first, because OpenCV gives no way to look at width and height before it allocates.
 """
 
 from __future__ import annotations
 
-import io
-import struct
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -17,11 +14,11 @@ from typing import cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, WebPImagePlugin
-from PIL.ImageFile import ImageFile
 
 from pipeline.errors import ImageReject, RejectCode
 from pipeline.failpoints import reach
+from pipeline.headers import Size, bmp_size, cut_off, damaged, gif_size, jpeg_size, png_size, webp_size
+from pipeline.tiff import SIGNATURES, tiff_size
 
 Pixels = NDArray[np.uint8]
 
@@ -29,14 +26,25 @@ Pixels = NDArray[np.uint8]
 MAX_IMAGE_PIXELS = 178_956_970
 #: Longest file that is read: larger than any photograph, small enough for a worker's memory.
 MAX_IMAGE_BYTES = 256 * 2**20
+# What OpenCV decodes at all (CV_IO_MAX_IMAGE_PIXELS, modules/imgcodecs/src/loadsave.cpp).
+_MOST_PIXELS = 2**30
+# Longest side; libpng has the smallest limit of all decoders (PNG_USER_WIDTH_MAX).
+_MAX_SIDE = 1_000_000
 
-# The plugin classes are called directly: PIL.Image.open adds a limit that is a process-wide global.
-_HEADER_READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "WebP": WebPImagePlugin.WebPImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
+# Formats that are decoded, and what reads width and height of each. TIFF only where `Limits` allow it.
+_SIZE_READERS: dict[str, Callable[[bytes], Size]] = {
+    "JPEG": jpeg_size,
+    "PNG": png_size,
+    "WebP": webp_size,
+    "BMP": bmp_size,
+    "GIF": gif_size,
+    "TIFF": tiff_size,
 }
+# The most memory that decoding a pixel takes in OpenCV 5.0, measured on 16 Mpx images with RLIMIT_DATA, and some more:
+# the pixels and their turned copy (6), and before them a progressive CMYK's coefficients (11); an animated PNG's three
+# canvases of 16 bits and their conversion (35); an animated WebP's canvases (20); a GIF's canvas, codes and the area to
+# restore (12); a TIFF's strip of 16 bits, in RGBA, and the pixels (15; a progressive JPEG in it takes 22).
+_BYTES_PER_PIXEL = {"JPEG": 14, "PNG": 42, "WebP": 24, "BMP": 8, "GIF": 14, "TIFF": 26}
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WebP", "BMP", "GIF")
 _OPENCV_NO_MEMORY = -4  # cv::Error::StsNoMem
 _GIF_TRAILER = b"\x3b"
@@ -47,19 +55,48 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a reject sa
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a single image may cost.
+    """What a single image may cost, and what it may be.
 
     Args:
         max_pixels: Largest width x height, from the header, before anything is decoded.
         max_bytes: Longest file that is read.
+        allow_tiff: Whether TIFF is decoded, too. Its decoder is by far the largest, and has had most vulnerabilities.
     """
 
     max_pixels: int = MAX_IMAGE_PIXELS
     max_bytes: int = MAX_IMAGE_BYTES
+    allow_tiff: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known of an image before it is decoded.
+
+    Args:
+        format: One of `ACCEPTED_FORMATS`, or TIFF.
+        width: In pixels, before any rotation.
+        height: Likewise.
+        num_bytes: Length of the file.
+    """
+
+    format: str
+    width: int
+    height: int
+    num_bytes: int
+
+    @property
+    def says(self) -> str:
+        """The size in words."""
+        return f"{self.width} x {self.height}"
+
+    @property
+    def decoding_bytes(self) -> int:
+        """The most memory that decoding may take, besides the bytes given, of which decoders make up to two copies."""
+        return _BYTES_PER_PIXEL[self.format] * self.width * self.height + 2 * self.num_bytes
 
 
 def sniff(data: bytes) -> str | None:
-    """Return the format that the first bytes show, one of `ACCEPTED_FORMATS`, or None."""
+    """Return the format that the first bytes show, one of `ACCEPTED_FORMATS` or TIFF, or None."""
     if data[:3] == b"\xff\xd8\xff":
         return "JPEG"
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -70,6 +107,8 @@ def sniff(data: bytes) -> str | None:
         return "GIF"
     if data[:2] == b"BM":
         return "BMP"
+    if data[:4] in SIGNATURES:
+        return "TIFF"
     return None
 
 
@@ -81,118 +120,65 @@ def decode(data: bytes, limits: Limits | None = None) -> Pixels:
 
     Raises:
         ImageReject: The bytes are empty, no accepted format, cut off, over the limits, or can't be decoded.
+        MemoryError: There is not the memory to tell.
     """
     limits = limits or Limits()
     reach("decode", data)
-    image_format = _check_size_and_format(data, limits)
+    header = read_header(data, limits)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        if error.code == _OPENCV_NO_MEMORY:
-            raise MemoryError(f"OpenCV found no memory for this {image_format}: {error.err}") from None
-        raise _reject(RejectCode.UNDECODABLE, f"OpenCV can't decode this {image_format}: {error.err}") from None
+    except cv2.error as error:  # what is no cv::Exception, such as std::bad_alloc, comes without a code
+        if getattr(error, "code", _OPENCV_NO_MEMORY) == _OPENCV_NO_MEMORY:
+            raise MemoryError(f"OpenCV found no memory for this {header.format}: {error}") from None
+        raise damaged(f"OpenCV can't decode this {header.format}: {error.err}") from None
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        if image_format == "GIF" and not data.endswith(_GIF_TRAILER):
-            raise _reject(RejectCode.TRUNCATED, f"The GIF ends before its trailer, after {len(data)} bytes.")
-        raise _reject(RejectCode.UNDECODABLE, f"OpenCV can't decode this {image_format}: its data is damaged.")
+        np.empty(header.decoding_bytes, np.uint8)  # for want of memory, too, some decoders just return nothing
+        if header.format == "GIF" and not data.endswith(_GIF_TRAILER):
+            raise cut_off("GIF", data)
+        raise damaged(f"OpenCV can't decode this {header.format}: its data is damaged, or of a kind it doesn't know.")
+    height, width = pixels.shape[:2]
+    if (width, height) not in ((header.width, header.height), (header.height, header.width)):
+        raise damaged(f"The {header.format} has {width} x {height} pixels, its header says {header.says}.")
     return cast(Pixels, pixels)
 
 
-def _check_size_and_format(data: bytes, limits: Limits) -> str:
+def read_header(data: bytes, limits: Limits) -> Header:
+    """Look at an image before it is decoded.
+
+    Raises:
+        ImageReject: The bytes are empty, no accepted format, cut off, over the limits, or have no sound header.
+    """
+    image_format = _accepted_format(data, limits)
+    header = Header(image_format, *_SIZE_READERS[image_format](data), num_bytes=len(data))
+    says = f"The {image_format} header says {header.says} pixels"
+    num_pixels = header.width * header.height
+    if header.width < 1 or header.height < 1:
+        raise damaged(f"{says}.")
+    if num_pixels > limits.max_pixels:
+        raise _reject(RejectCode.TOO_LARGE, f"{says}, more than {limits.max_pixels} (--max-image-pixels).")
+    if max(header.width, header.height) > _MAX_SIDE or num_pixels > _MOST_PIXELS:
+        most = f"sides up to {_MAX_SIDE} and {_MOST_PIXELS} in all"
+        raise _reject(RejectCode.TOO_LARGE, f"{says}; OpenCV decodes {most}.")
+    return header
+
+
+def _accepted_format(data: bytes, limits: Limits) -> str:
     if not data:
         raise _reject(RejectCode.EMPTY, "The file has 0 bytes.")
     if len(data) > limits.max_bytes:
         raise _reject(RejectCode.TOO_LARGE, f"The file is longer than {limits.max_bytes} bytes (--max-image-bytes).")
     image_format = sniff(data)
+    if image_format == "TIFF" and not limits.allow_tiff:
+        raise _reject(
+            RejectCode.UNSUPPORTED,
+            f"Expected {', '.join(ACCEPTED_FORMATS)}; the file is a TIFF, which needs --allow-tiff.",
+        )
     if image_format is None:
         raise _reject(
             RejectCode.UNSUPPORTED,
             f"Expected {', '.join(ACCEPTED_FORMATS)}; the file starts with bytes {data[:8].hex(' ')}.",
         )
-    if _is_cut_off(image_format, data):
-        raise _reject(RejectCode.TRUNCATED, f"The {image_format} ends before its end marker, after {len(data)} bytes.")
-    width, height = _header_size(image_format, data)
-    if width < 1 or height < 1:
-        raise _reject(RejectCode.UNDECODABLE, f"The {image_format} header says {width} x {height} pixels.")
-    if width * height > limits.max_pixels:
-        raise _reject(
-            RejectCode.TOO_LARGE,
-            f"The header says {width} x {height} pixels, more than {limits.max_pixels} (--max-image-pixels).",
-        )
     return image_format
-
-
-def _header_size(image_format: str, data: bytes) -> tuple[int, int]:
-    if image_format == "PNG":  # at a fixed place (PNG specification, 11.2.2); Pillow would choke on odd metadata first
-        width, height = struct.unpack_from(">II", data, 16)
-        return width, height
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata that doesn't concern pixels
-            width, height = _HEADER_READERS[image_format](io.BytesIO(data)).size
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise most built-in exceptions on damaged headers
-        raise _reject(RejectCode.UNDECODABLE, f"The {image_format} header can't be read: {error}") from None
-    return width, height
-
-
-def _is_cut_off(image_format: str, data: bytes) -> bool:
-    """Return whether the file ends early; decoders of some versions fill the rest with grey and say nothing."""
-    if image_format == "JPEG":
-        return data.rfind(b"\xff\xd9") < _jpeg_scan_start(data)
-    if image_format == "PNG":
-        return not _png_is_whole(data)
-    if image_format == "WebP":
-        return len(data) < 12 or len(data) < 8 + int.from_bytes(data[4:8], "little")
-    if image_format == "BMP":
-        return _bmp_is_short(data)
-    return False  # GIF: files with bytes after the trailer are common, so only a failed decode tells
-
-
-def _jpeg_scan_start(data: bytes) -> int:
-    """Return the offset of the first scan (ITU-T T.81, B.1.1.4), past any thumbnail in the metadata."""
-    position, end = 2, len(data)
-    while position + 4 <= end:
-        if data[position] != 0xFF:  # stray bytes between segments, which decoders skip
-            position = data.find(b"\xff", position)
-            if position < 0:
-                return end
-            continue
-        marker = data[position + 1]
-        if marker == 0xDA:
-            return position
-        if marker in (0xFF, 0x00):  # fill byte, or no marker
-            position += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
-            position += 2
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return end
-
-
-def _png_is_whole(data: bytes) -> bool:
-    """Return whether the chunks (PNG specification, 5.3) reach IEND."""
-    position = 8
-    while position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if kind == b"IEND":
-            return True
-        position += 12 + length
-    return False
-
-
-def _bmp_is_short(data: bytes) -> bool:
-    """Return whether an uncompressed bitmap lacks rows (BITMAPINFOHEADER layout)."""
-    if len(data) < 34:
-        return True
-    offset, header_length, width, height = struct.unpack_from("<IIii", data, 10)
-    if header_length < 40:
-        return False
-    bits, compression = struct.unpack_from("<HI", data, 28)
-    if compression not in (0, 3):  # run-length encoded or embedded: the decoder knows
-        return False
-    return bool(len(data) < offset + (abs(width) * bits + 31) // 32 * 4 * abs(height))
 
 
 def _reject(code: RejectCode, message: str) -> ImageReject:

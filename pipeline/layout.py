@@ -9,8 +9,11 @@ from pipeline.engines import choose_engine, cuda_here
 from pipeline.errors import ConfigError
 from pipeline.options import Device, EngineName, Precision
 
-#: CPUs of one read task beside a CPU engine: two to a core, since each waits for storage part of its time.
-_READ_CPUS_BESIDE_CPU_ENGINE = 0.5
+#: CPUs of one read task beside a CPU engine, on a node of two CPUs or more, and of one: several to a core, since each
+#: waits for storage part of its time.
+_READ_CPUS_BESIDE_CPU_ENGINE, _READ_CPUS_ON_ONE_CPU = 0.4, 0.3
+#: What a CPU actor counts for beyond half of its node's CPUs, so that there is one a node.
+_OVER_HALF_CPUS = 0.1
 #: CPUs of one actor that computes on a GPU: it copies pixels and waits.
 _CUDA_ACTOR_CPUS = 0.5
 #: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading.
@@ -35,7 +38,8 @@ class Layout:
     Args:
         engine: ``openvino`` or ``torch``.
         device: ``cpu`` or ``cuda``.
-        max_actors: Embed actors at most, None for as many as the cluster has or gets GPUs. The pool starts with one.
+        num_actors: Embed actors that the pool starts with.
+        max_actors: Embed actors at most, None for as many as the cluster gets room for.
         actor_cpus: CPUs of one embed actor.
         read_cpus: CPUs of one read task.
         num_threads: CPU threads of one engine.
@@ -43,6 +47,7 @@ class Layout:
 
     engine: EngineName
     device: Device
+    num_actors: int
     max_actors: int | None
     actor_cpus: float
     read_cpus: float
@@ -53,7 +58,8 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     """Share the cluster among the stages.
 
     A CUDA actor has a GPU and a part of a CPU; reading has the rest. A CPU actor computes with all cores of its node,
-    but counts for half of them, so that reading always has room: the operating system shares the cores by need.
+    but counts for a little over half of them: so a node has one, whenever it joins, and reading always has room. The
+    operating system shares the cores by need.
 
     Args:
         spec: What was asked for.
@@ -64,16 +70,29 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
         ConfigError: The cluster has not what was asked for, and never will.
     """
     engine, device = choose_engine(spec.engine, spec.device, cluster.num_gpus > 0 and (can_grow or cuda_here()))
+    actors = room_for_actors(spec, device, cluster)
+    most = spec.num_actors or (None if can_grow else actors)
     if device == "cuda":
         if cluster.num_gpus < 1 and not can_grow:
             raise ConfigError("Asked for --device cuda, but Ray finds no GPU on this machine. Use --device cpu.")
-        growing = None if can_grow else max(1, int(cluster.num_gpus))
         read_cpus = min(1.0, cluster.cpus_per_node / 4)
-        return Layout(engine, device, spec.num_actors or growing, _CUDA_ACTOR_CPUS, read_cpus, num_threads=None)
-    actors = spec.num_actors or cluster.num_cpu_nodes
+        return Layout(engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, num_threads=None)
     if cluster.num_cpus < 1 and not can_grow:
         raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")
     per_node = -(-actors // cluster.num_cpu_nodes)
-    cpus = max(0.3, cluster.cpus_per_node / 2 / per_node - COMMIT_CPUS)
+    half = cluster.cpus_per_node / 2
+    cpus = round(half + _OVER_HALF_CPUS if per_node == 1 else max(0.1, (half - COMMIT_CPUS) / per_node), 2)
     threads = max(1, int(cluster.cpus_per_node // per_node))
-    return Layout(engine, device, actors, cpus, _READ_CPUS_BESIDE_CPU_ENGINE, threads)
+    read_cpus = _READ_CPUS_BESIDE_CPU_ENGINE if cluster.cpus_per_node >= 2 else _READ_CPUS_ON_ONE_CPU
+    return Layout(engine, device, actors, most, cpus, read_cpus, threads)
+
+
+def room_for_actors(spec: EngineSpec, device: Device, cluster: Resources) -> int:
+    """Return how many embed actors a cluster has room for: one a GPU, or one a node that has CPUs, at least one.
+
+    Where more CPU actors are asked for than there are nodes, they share the nodes.
+    """
+    if device == "cuda":
+        gpus = max(1, int(cluster.num_gpus))
+        return min(spec.num_actors or gpus, gpus)
+    return spec.num_actors or cluster.num_cpu_nodes

@@ -31,6 +31,7 @@ from pipeline.table import (
     iter_files,
     list_plans,
     open_table,
+    probe,
     read_file,
     read_info,
     take_out,
@@ -154,6 +155,7 @@ def _predict_table(
     if not planned:
         raise TableError(f"Expected embeddings in {embedded.uri}, but it has no rows yet. Run jobs.embed first.")
     create_table(table, info)
+    table = probe(table)
     new = 0
     for uri in uris:
         name = names[uri]

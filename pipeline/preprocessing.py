@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -9,7 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline.images import Pixels
+from pipeline.images import Limits, Pixels, decode
+
+#: From an image's bytes to its pixels, uint8 of shape (crop, crop, 3), BGR, and (height, width) of the whole image.
+#: Raises ImageReject for what is permanent.
+Decode = Callable[[bytes], tuple[Pixels, tuple[int, int]]]
 
 #: An image whose resized length is more crops than this is cut around its centre first; no photograph is so long.
 _LONGEST_STRIP = 64
@@ -70,6 +75,16 @@ class Preprocessing:
             resized = cast(Pixels, cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR))
             return resized[top : top + self.crop, left : left + self.crop]
         return _resize_by_pillow(image, (new_height, new_width), (top, left), self.crop)
+
+
+def decode_and_crop(preprocessing: Preprocessing, limits: Limits, data: bytes) -> tuple[Pixels, tuple[int, int]]:
+    """Decode, resize and crop one image in this process; with its first two arguments bound, a `Decode`.
+
+    Raises:
+        ImageReject: As `pipeline.images.decode`.
+    """
+    image = decode(data, limits)
+    return preprocessing.pixels(image), (image.shape[0], image.shape[1])
 
 
 def _resize_by_pillow(image: Pixels, size: tuple[int, int], corner: tuple[int, int], crop: int) -> Pixels:

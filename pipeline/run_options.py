@@ -11,8 +11,8 @@ from pipeline.options import Device, EngineName, Options, Precision
 from pipeline.storage import default_cache_dir
 
 
-class RunOptions(Options):
-    """Options of every job that reads images."""
+class WorkOptions(Options):
+    """Options of every job that reads and embeds images on a cluster."""
 
     engine: EngineName = Field("auto", description="What executes the backbone; auto: torch on CUDA, openvino on CPUs.")
     precision: Precision = Field(
@@ -27,18 +27,14 @@ class RunOptions(Options):
     batch_size: int | None = Field(
         None, ge=1, le=65536, description="Images in one call of the network; unset: the engine's choice."
     )
-    unit_size: int = Field(
-        1024, ge=1, le=65536, description="Images that are read, embedded and committed together (images)."
-    )
-    limit: int | None = Field(
-        None,
-        ge=1,
-        description="Take the first N images of the source only (of containers: the first N shards or slices).",
-    )
-    prune: bool = Field(False, description="Take out the rows of images that this source had once and has no more.")
     reuse: tuple[str, ...] = Field(
         (),
         description="Tables of the same features: images with the same bytes get their embeddings copied from there.",
+    )
+    stall_timeout_s: float = Field(
+        1800.0,
+        gt=0,
+        description="Stop, to be resumed, when nothing was read, embedded or committed for so long (seconds).",
     )
     table_storage_options: dict[str, Any] = Field(
         {}, description="Of the table's (and the head's) file system, as for --storage-options."
@@ -48,5 +44,20 @@ class RunOptions(Options):
     )
     max_image_pixels: int = Field(MAX_IMAGE_PIXELS, ge=1, description="Largest image, width x height (pixels).")
     max_image_bytes: int = Field(MAX_IMAGE_BYTES, ge=1, description="Longest image file (bytes).")
+    allow_tiff: bool = Field(False, description="Decode TIFF, too: the first page, with 1 to 16 bits a sample.")
     cache_dir: str = Field(default_cache_dir(), description="Folder where fetched weights are kept, on each node.")
     verbose: bool = Field(False, description="Show Ray's own log, and the traceback of a failure.")
+
+
+class RunOptions(WorkOptions):
+    """Options of every job that brings a source into a table."""
+
+    unit_size: int = Field(
+        1024, ge=1, le=65536, description="Images that are read, embedded and committed together (images)."
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Take the first N images of the source only (of containers: the first N shards or slices).",
+    )
+    prune: bool = Field(False, description="Take out the rows of images that this source had once and has no more.")

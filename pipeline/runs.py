@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,9 +19,9 @@ from pipeline.engines import require_here
 from pipeline.errors import ConfigError, TableError
 from pipeline.graph import BackboneSpec
 from pipeline.progress import ProgressCallback
-from pipeline.run_options import RunOptions
+from pipeline.run_options import RunOptions, WorkOptions
 from pipeline.sources import Source
-from pipeline.stages.commit import Finish
+from pipeline.stages.commit import Finish, to_schema
 from pipeline.table import (
     Counts,
     Listing,
@@ -32,12 +33,16 @@ from pipeline.table import (
     count_codes,
     count_units,
     create_table,
+    data_schema,
     forget_files,
     make_ledger,
     open_table,
     plan_source,
+    probe,
     read_info,
+    replan,
     take_back,
+    take_out_ahead,
 )
 from pipeline.work import Outcome, Task, work
 
@@ -65,7 +70,7 @@ class Target:
 
 
 def run(
-    options: RunOptions,
+    options: WorkOptions,
     source: Source,
     target: Target,
     plan: Callable[[], Planned],
@@ -101,16 +106,16 @@ def run(
             contract.weights,
         )
     planned = plan()
+    table = probe(table)
     taken_back = take_back(table, planned.plans, lambda names: forget_files(table, names))
     counts = _count(table, planned)
     everything = [*planned.units, *planned.others]
-    before = make_ledger(everything, counts)
-    log_plan(planned, before, source)
+    log_plan(planned, make_ledger(everything, counts), source)
     run_id = secrets.token_hex(4)
     outcome = Outcome()
-    if any(unit.name not in counts for unit in planned.units):
+    while any(unit.name not in counts for unit in planned.units):
         forget_files(table, planned.replaced)
-        identity = {"run": run_id, "contract": contract.to_json()}
+        take_out_ahead(table, planned.plans, {unit.name for unit in planned.units if unit.name not in counts})
         task = Task(
             table,
             planned.units,
@@ -118,14 +123,19 @@ def run(
             target.backbone,
             target.embedding_type,
             target.finish({plan.name: plan.columns for plan in planned.plans}),
-            identity,
+            {"run": run_id, "contract": contract.to_json()},
             reuse,
-            before,
+            make_ledger([*planned.units, *planned.others], counts),
             target.info.kind == "embeddings",
         )
-        outcome = work(task, options, on_progress)
+        outcome = work(task, options, on_progress, outcome)
+        if outcome.bound:
+            logger.warning("Images of %d unit(s) are promised again, in new units.", len(outcome.bound))
+            planned = replan(table, target.info.digest, planned, outcome.bound)
         counts = _count(table, planned)
-    ledger = make_ledger(everything, counts)
+        if not outcome.bound:
+            break
+    ledger = make_ledger([*planned.units, *planned.others], counts)
     record = {
         "status": "done",
         "run": run_id,
@@ -142,6 +152,7 @@ def run(
             "removed": planned.removed,
             "pruned": planned.pruned,
             "repeated": planned.repeated,
+            "again": planned.again,
             "skipped": dict(source.skipped),
             "seconds": round(planned.seconds, 3),
         },
@@ -153,6 +164,13 @@ def run(
         forget_files(table, planned.replaced | taken_back)  # whoever has put them back meanwhile
         write_manifests(table, target.info, planned, record, outcome)
     return judge(record, outcome, options, planned)
+
+
+def embedding_target(table: Table, info: TableInfo, backbone: BackboneSpec) -> Target:
+    """Return what makes an embedding table's rows."""
+    schema = data_schema(info.dtype or "float32", info.contract.embedding_dim)
+    vector = schema.field("embedding").type
+    return Target(table, info, backbone, vector, lambda columns: partial(to_schema, schema=schema, columns=columns))
 
 
 def plan_all(options: RunOptions, source: Source, target: Target, opened_with: dict[str, Any]) -> Planned:
@@ -193,7 +211,7 @@ def plan_all(options: RunOptions, source: Source, target: Target, opened_with: d
     return planned
 
 
-def _open_reused(uri: str, options: RunOptions, info: TableInfo) -> Table:
+def _open_reused(uri: str, options: WorkOptions, info: TableInfo) -> Table:
     """Open a table to copy embeddings from.
 
     Raises:

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import ray
 from ray.data.exceptions import SystemException
 from ray.exceptions import RayError
 
-from pipeline import cluster
+from pipeline import cluster, storage
 from pipeline.content import start_memory
-from pipeline.counter import Counter, watch
 from pipeline.errors import ConfigError
 from pipeline.graph import BackboneSpec, embed_units
+from pipeline.growth import Growth
 from pipeline.images import Limits
-from pipeline.layout import EngineSpec, plan_layout
+from pipeline.layout import EngineSpec, Layout, plan_layout, room_for_actors
+from pipeline.monitor import Signs, start_monitor, watch
 from pipeline.progress import Progress, ProgressCallback
-from pipeline.run_options import RunOptions
+from pipeline.run_options import WorkOptions
 from pipeline.sources import Source
 from pipeline.stages.commit import Finish, UnitReport
 from pipeline.table import Ledger, Table, Unit, pending_units
+from pipeline.watchdog import Stalled, Watchdog
 
 logger = logging.getLogger(__name__)
+
+#: Seconds to wait for the monitor's answer.
+_ANSWER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,82 +71,169 @@ class Outcome:
     Args:
         reports: One for each unit that was tried.
         troubles: Why units stay pending, by their names.
+        bound: Names of units that can't be committed as they are, since other rejects of them are settled.
         seconds: Time that it took.
     """
 
     reports: list[UnitReport] = field(default_factory=list)
     troubles: dict[str, str] = field(default_factory=dict)
+    bound: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
 
-def work(task: Task, options: RunOptions, on_progress: ProgressCallback | None) -> Outcome:
-    """Do the pending units on Ray.
+def work(
+    task: Task, options: WorkOptions, on_progress: ProgressCallback | None, outcome: Outcome | None = None
+) -> Outcome:
+    """Do the pending units on Ray: in passes, until none is left or a pass gets nowhere.
+
+    Args:
+        task: What to do.
+        options: How.
+        on_progress: Called a few times a second.
+        outcome: What the run has done before, to be continued.
 
     Raises:
         ConfigError: It can't be done as asked.
     """
     started = time.perf_counter()
-    outcome = Outcome()
-    spec = EngineSpec(options.engine, options.precision, options.device, options.batch_size, options.num_actors)
     with cluster.connect(options.verbose) as connection:
         if connection.dashboard:
             logger.info("Ray dashboard: %s", connection.dashboard)
+        run = _Run(task, options, connection.can_grow, outcome or Outcome())
+        with watch(run.monitor, partial(run.listen, on_progress)):
+            while run.pending and run.next_pass():
+                pass
+    run.outcome.seconds += time.perf_counter() - started
+    return run.outcome
+
+
+class _Run:
+    """The passes of a run over its pending units.
+
+    Every unit that a pass tries gives a report, unless its process died twice (see `pipeline.graph`), or the pass was
+    ended early: by the watchdog, since nothing moved any more, or by Ray. Of the units without a report, those that
+    were being read are read one image after the other in the next pass, each image in a process of its own.
+    """
+
+    def __init__(self, task: Task, options: WorkOptions, can_grow: bool, outcome: Outcome) -> None:
+        self.task, self.options, self.outcome = task, options, outcome
+        outcome.bound.clear()
+        self.pending = pending_units(task.table, task.units)
+        self.monitor = start_monitor()
+        self._can_grow = can_grow
+        self._watchdog = Watchdog(options.stall_timeout_s)
+        donors = [task.table, *task.reuse] if task.has_embeddings else task.reuse
+        self._memory = start_memory(donors) if donors else None
+        self._report_progress = _progress_reporter(task.before, outcome.reports, len(outcome.reports))
+        self._spec = EngineSpec(
+            options.engine, options.precision, options.device, options.batch_size, options.num_actors
+        )
+        self._pass: tuple[Layout, Growth] | None = None
+        self._signs = Signs()
+        self._alone: set[str] = set()
+
+    def listen(self, on_progress: ProgressCallback | None, signs: Signs) -> None:
+        """Take the signs of life that the processes at work give."""
+        self._signs = signs
+        self._watchdog.note("work", signs)
+        self._watchdog.note_nodes(cluster.alive_nodes())
+        if self._pass is not None:
+            layout, growth = self._pass
+            growth.note_room(min(room_for_actors(self._spec, layout.device, cluster.resources()), len(self.pending)))
+        if on_progress is not None:
+            on_progress(self._report_progress(signs.embedded))
+
+    def next_pass(self) -> bool:
+        """Try all pending units, and return whether another pass may get further."""
+        outcome = self.outcome
+        outcome.troubles.clear()
+        ray.get(self.monitor.forget.remote())
+        self._watchdog.start(cluster.alive_nodes())
+        reported: set[str] = set()
+        ended: str | None = None
+        try:
+            for report in self._embed():
+                if report.hopeless:
+                    raise ConfigError(str(report.trouble))
+                self._watchdog.note("commits", len(outcome.reports))
+                reported.add(report.name)
+                outcome.reports.append(report)
+                if report.trouble is not None:
+                    outcome.troubles[report.name] = report.trouble
+        except (RayError, SystemException, Stalled) as error:
+            ended = self._why(error)
+        left = pending_units(self.task.table, self.pending)
+        silent = {unit.name for unit in left} - reported
+        bound = {report.name for report in outcome.reports if report.bound} & {unit.name for unit in left}
+        suspects = self._being_read() & silent
+        further = len(left) < len(self.pending) or self._watchdog.lost_a_node or not suspects <= self._alone
+        for name in sorted(silent):
+            what = "reading it" if name in suspects else "embedding or committing it"
+            outcome.troubles[name] = ended or f"Two processes died while {what}; --verbose shows Ray's log."
+        self._alone |= suspects
+        self.pending = [unit for unit in left if unit.name not in bound]
+        outcome.bound |= bound
+        if self.pending and further:
+            reason = next(iter(outcome.troubles.values()))
+            logger.warning("%d unit(s) are left; trying them again. %s", len(self.pending), reason)
+        return further
+
+    def _layout(self) -> Layout:
+        """Share what the cluster has now among the stages."""
         resources = cluster.resources()
-        layout = plan_layout(spec, resources, connection.can_grow)
-        most = f"up to {layout.max_actors} actor(s)" if layout.max_actors else "one actor a GPU"
+        layout = plan_layout(self._spec, resources, self._can_grow)
+        most = f"up to {layout.max_actors} actor(s)" if layout.max_actors else "one actor a node or GPU"
         logger.info("Engine %s on %s, %s.", layout.engine, layout.device, most)
         if layout.device == "cuda" and resources.num_gpus < 1:
             logger.warning("The cluster has no GPU now; waiting for a node with one to join.")
-        counter = Counter.remote()  # type: ignore[attr-defined]
-        donors = [task.table, *task.reuse] if task.has_embeddings else task.reuse
-        memory = start_memory(donors) if donors else None
-        with watch(counter, _progress_reporter(task.before, outcome.reports, on_progress)):
-            pending = pending_units(task.table, task.units)
-            while pending:
-                outcome.troubles.clear()
-                try:
-                    for report in embed_units(
-                        task.table,
-                        pending,
-                        task.source,
-                        task.backbone,
-                        spec,
-                        layout,
-                        limits=Limits(options.max_image_pixels, options.max_image_bytes),
-                        embedding_type=task.embedding_type,
-                        finish=task.finish,
-                        run=task.identity,
-                        counter=counter,
-                        memory=memory,
-                    ):
-                        if report.hopeless:
-                            raise ConfigError(str(report.trouble))
-                        outcome.reports.append(report)
-                        if report.trouble is not None:
-                            outcome.troubles[report.name] = report.trouble
-                except (RayError, SystemException) as error:
-                    first_line = (str(error) or type(error).__name__).splitlines()[0]
-                    outcome.troubles[pending[0].name] = f"Ray stopped: {type(error).__name__}: {first_line}"
-                left = pending_units(task.table, task.units)
-                if len(left) == len(pending):
-                    break
-                if left:
-                    reason = next(iter(outcome.troubles.values()), "A task failed or its process died.")
-                    logger.warning("%d unit(s) are left; trying them again. %s", len(left), reason)
-                pending = left
-    outcome.seconds = time.perf_counter() - started
-    return outcome
+        return layout
+
+    def _embed(self) -> Iterator[UnitReport]:
+        task, options, layout = self.task, self.options, self._layout()
+        growth = Growth(min(layout.num_actors, len(self.pending)))
+        self._pass = layout, growth
+        return embed_units(
+            task.table,
+            self.pending,
+            task.source,
+            task.backbone,
+            self._spec,
+            layout,
+            limits=Limits(options.max_image_pixels, options.max_image_bytes, options.allow_tiff),
+            embedding_type=task.embedding_type,
+            finish=task.finish,
+            run=task.identity,
+            monitor=self.monitor,
+            callbacks=[self._watchdog.callback(), growth.callback()],
+            memory=self._memory,
+            alone=self._alone,
+        )
+
+    def _being_read(self) -> frozenset[str]:
+        try:
+            signs: Signs = ray.get(self.monitor.signs.remote(), timeout=_ANSWER_S)
+        except RayError:
+            return self._signs.reading
+        return signs.reading
+
+    def _why(self, error: Exception) -> str:
+        """Return why a pass was ended early."""
+        if self._watchdog.stalled_s is not None:
+            limit = f"--stall-timeout-s {self.options.stall_timeout_s:g}"
+            cause = "after a node of the cluster was lost" if self._watchdog.lost_a_node else f"({limit})"
+            return (
+                f"Nothing was read, embedded or committed for {self._watchdog.stalled_s:.0f} s {cause}, so the work "
+                "was stopped. Look for a file system or a store that hangs, and whether the cluster has room for the "
+                "work: `ray status`."
+            )
+        return storage.explained(error, "Ray stopped")
 
 
-def _progress_reporter(
-    before: Ledger, reports: list[UnitReport], on_progress: ProgressCallback | None
-) -> Callable[[int], None]:
+def _progress_reporter(before: Ledger, reports: list[UnitReport], skip: int) -> Callable[[int], Progress]:
     start = time.monotonic()
 
-    def report(through_engine: int) -> None:
-        if on_progress is None:
-            return
-        committed = [report for report in reports if report.trouble is None]
+    def report(through_engine: int) -> Progress:
+        committed = [report for report in reports[skip:] if report.trouble is None]
         finished = sum(report.embedded + report.rejected for report in committed)
         # What a container holds shows when it is read, and only then.
         found = sum(report.embedded + report.rejected - 1 for report in committed if report.num_images is None)
@@ -147,6 +241,6 @@ def _progress_reporter(
         new = min(max(through_engine, finished), max(before.pending + found, finished))
         done = before.planned - before.pending + new
         rejected = before.rejected + sum(report.rejected for report in committed)
-        on_progress(Progress(max(planned, done), done, rejected, new, time.monotonic() - start))
+        return Progress(max(planned, done), done, rejected, new, time.monotonic() - start)
 
     return report

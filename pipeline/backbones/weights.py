@@ -16,6 +16,7 @@ from torch import nn
 
 from pipeline import storage
 from pipeline.errors import ConfigError, WeightsError, WeightsUnavailable
+from pipeline.failures import Seam, Verdict, find
 
 #: Waits in seconds between the attempts to download weights.
 DOWNLOAD_BACKOFF_S = (1.0, 4.0, 16.0)
@@ -44,11 +45,38 @@ def build_random(build: Callable[[], nn.Module], seed: int) -> nn.Module:
         return build()
 
 
-def fetch(uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACKOFF_S) -> Path:
+def load(uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACKOFF_S) -> dict[str, torch.Tensor]:
+    """Return the tensors of a weights file, by way of the node's cache where it is remote.
+
+    A server that gives no length, or a wrong one, can break off and nobody notices until the file is opened; so a copy
+    that can't be read is downloaded once more, in this run or in the next.
+
+    Raises:
+        WeightsError: There is no such file, or none that can be read.
+        WeightsUnavailable: It can't be downloaded now.
+    """
+    path = fetch(uri, cache_dir, backoff_s)
+    try:
+        return read_state_dict(path)
+    except WeightsError:
+        if storage.scheme(uri) == "file":
+            raise
+        return read_state_dict(fetch(uri, cache_dir, backoff_s, other_than=file_sha256(path)))
+
+
+def fetch(
+    uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACKOFF_S, other_than: str | None = None
+) -> Path:
     """Return a local path of the weights: a local file itself, a remote one by way of the node's cache.
 
     One process a node downloads, under a lock and to a temporary name; the others wait and use its copy. The file's
     SHA-256 is kept beside it, so a copy that was damaged later is found and fetched again.
+
+    Args:
+        uri: Where they are.
+        cache_dir: Folder of the cache.
+        backoff_s: Waits (seconds) between attempts to download.
+        other_than: SHA-256 (hex) of a copy that is of no use; another one that is there by now is taken.
 
     Raises:
         WeightsError: There is no such file.
@@ -64,8 +92,11 @@ def fetch(uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACK
     target.parent.mkdir(parents=True, exist_ok=True)
     recorded = target.with_name(target.name + ".sha256")
     with FileLock(str(target) + ".lock"):
-        if target.is_file() and recorded.is_file() and recorded.read_text().strip() == file_sha256(target):
-            return target
+        if target.is_file() and recorded.is_file():
+            digest = file_sha256(target)
+            if recorded.read_bytes().strip() == digest.encode() and digest != other_than:
+                return target
+        storage.clear_unfinished(target)
         _download(uri, target, backoff_s)
         storage.LocalStore().replace(str(recorded), file_sha256(target).encode())
     return target
@@ -79,15 +110,15 @@ def _download(uri: str, target: Path, backoff_s: tuple[float, ...]) -> None:
         except ConfigError:
             raise
         except Exception as error:  # fsspec's back ends raise their own trees
-            final = isinstance(error, (FileNotFoundError, PermissionError))
-            if wait_s is not None and not final:
+            verdict = find(error, Seam.WEIGHTS).verdict
+            if wait_s is not None and verdict is Verdict.RETRY:
                 time.sleep(wait_s)
                 continue
-            reason = storage.scrub(str(error)) or "no answer"
-            kind = WeightsError if final else WeightsUnavailable
+            kind = WeightsError if verdict is Verdict.FATAL else WeightsUnavailable
+            what = f"they can't be downloaded after {attempt} attempt(s)"
             raise kind(
-                f"Expected weights at {storage.redact(uri)}, but they can't be downloaded after {attempt} attempt(s): "
-                f"{type(error).__name__}: {reason}. Give a copy with --weights PATH "
+                f"Expected weights at {storage.redact(uri)}, but {storage.explained(error, what).rstrip('.')}. Give a "
+                "copy with --weights PATH "
                 "(.safetensors, .pt, .pth or .tar; local, s3://, gs://, az:// or https://), or try the pipeline "
                 "without trained weights with --weights random:0."
             ) from None

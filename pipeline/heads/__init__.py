@@ -1,8 +1,9 @@
 """Classifiers trained on stored embeddings. The table is their only tie to the rest."""
 
 from pipeline.heads.artefact import Head, load_head, save_head
-from pipeline.heads.predictions import PREDICTION_SCHEMA, classify
+from pipeline.heads.predictions import classify
 from pipeline.heads.train import EvaluateOptions, TrainOptions, evaluate, train
+from pipeline.table.schema import PREDICTION_SCHEMA
 
 __all__ = [
     "PREDICTION_SCHEMA",

@@ -7,19 +7,7 @@ import pyarrow as pa
 from pipeline.heads.artefact import Head
 from pipeline.heads.metrics import TOP_K
 from pipeline.table import embeddings
-
-PREDICTION_SCHEMA = pa.schema(
-    [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("split", pa.string()),
-        pa.field("predicted_label", pa.string(), nullable=False),
-        pa.field("probability", pa.float32(), nullable=False),
-        pa.field("top5_labels", pa.list_(pa.string()), nullable=False),
-        pa.field("top5_probabilities", pa.list_(pa.float32()), nullable=False),
-    ]
-)
+from pipeline.table.schema import PREDICTION_SCHEMA
 
 
 def classify(rows: pa.Table, head: Head) -> pa.Table:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import ConfigError, ImageReject, RejectCode, TransientError
+from pipeline.errors import ConfigError, TransientError
 from pipeline.images import sniff
 from pipeline.refs import REF_SCHEMA, SOURCE_NAMES
+from pipeline.sources.absence import absent
 from pipeline.sources.base import Fetched, Reading
 from pipeline.sources.fetch import CONCURRENT_READS, fetch_in_order
 from pipeline.sources.paths import label_rule, split_rule, wanted
@@ -153,11 +154,8 @@ class FileReading:
     def _fetch(self, uri: str) -> Fetched:
         try:
             return Fetched(uri, self._store.read_bytes(uri, self._max_bytes))
-        except FileNotFoundError:
-            # A lost mount is no missing image; its mount point may still be there, with nothing in it.
-            if not (self._store.is_folder(self._root) and self._store.list_names(self._root)):
-                raise TransientError(f"The source folder {self._root} is gone. Mount it, and run again.") from None
-            reason = "The file was listed, but is not there any more."
-            return Fetched(uri, ImageReject("read", RejectCode.MISSING, reason))
         except Exception as error:  # the unit says which of its images it was
-            raise TransientError(f"{uri} can't be read now: {type(error).__name__}: {error}") from error
+            reject = absent(error, self._store, self._root)
+            if reject is None:
+                raise TransientError(f"{uri} can't be read now: {storage.explained(error)}") from error
+            return Fetched(uri, reject)

@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import json
 import os
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from filelock import FileLock
 
 from pipeline import storage
 from pipeline.errors import ConfigError, ImageReject, RejectCode, TransientError
+from pipeline.sources.absence import absent
 from pipeline.sources.base import Reading
 from pipeline.sources.parquet import PARQUET_SUFFIXES, ParquetSource
 from pipeline.sources.paths import split_name
@@ -189,11 +189,11 @@ class HuggingFaceSource:
                     batch.validate(full=True)  # mapped as it is, where a wrong offset would end the process
                     yield place, batch
                     place += len(batch)
-        except FileNotFoundError:
-            if not self._store.is_folder(self._uri):  # a lost mount loses no image
-                raise TransientError(f"The dataset {self._uri} is gone. Mount it, and run again.") from None
-            reason = "The split was listed, but is not there any more."
-            raise ImageReject("read", RejectCode.MISSING, reason) from None
+        except OSError as error:
+            reject = absent(error, self._store, self._uri, "The split was listed, but is not there any more.")
+            if reject is None:
+                raise
+            raise reject from None
         except ValueError as error:
             if self._version(piece.container) != piece.version:
                 raise TransientError(f"{piece.container} changed while it was read. Run again.") from error
@@ -224,8 +224,8 @@ class HuggingFaceSource:
                 path, unfinished = target / name, target / ".unfinished"
                 if path.exists():
                     continue
-                with closing(self._store.open(storage.join(folder, name))) as file, open(unfinished, "wb") as copy:
-                    shutil.copyfileobj(file, copy, 8 * 2**20)
+                with closing(self._store.open(storage.join(folder, name))) as file:
+                    storage.copy(file, unfinished)
                 os.replace(unfinished, path)
         return target
 
@@ -233,7 +233,10 @@ class HuggingFaceSource:
 def _private_folder() -> Path:
     """Return this user's folder among the node's temporary files, which nobody else can write to."""
     folder = Path(tempfile.gettempdir(), f"vision-embedding-pipeline-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:  # not to be taken for a missing dataset
+        raise TransientError(f"Expected a folder for temporary files at {folder.parent}, found none.") from None
     status = folder.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or not folder.is_dir():
         raise ConfigError(f"Expected a folder of this user's own at {folder}. Remove it, or set TMPDIR.")

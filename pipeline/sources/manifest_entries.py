@@ -27,6 +27,8 @@ HTTP_SCHEMES = ("http", "https")
 HTTP_REFUSED = "Web addresses are read with --allow-http only."
 #: Local files that are looked up at once, for the sake of network mounts.
 CONCURRENT_LOOK_UPS = 16
+#: The version of a local file that isn't there when the list is read.
+NEVER_THERE = "missing"
 _REJECT = "reject:"
 # "data:…" holds no address, and "https:/…" is one that was taken for a path. Other names may hold colons.
 _NO_PATH = re.compile(r"(?i)(data|blob|file|ftps?|https?|s3[an]?|gcs|gs|az|abfss?):")
@@ -171,7 +173,7 @@ def _version(uri: str) -> str:
         if error.errno == errno.ENAMETOOLONG:
             return verdict(RejectCode.MISSING, "No file can have so long a name.")
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return "missing"
+            return NEVER_THERE
         raise
     if not stat.S_ISREG(status.st_mode):
         return verdict(RejectCode.MISSING, "It is a folder or a device, not a file.")

@@ -12,9 +12,10 @@ from pipeline import storage
 from pipeline.errors import ImageReject, RejectCode, TransientError
 from pipeline.refs import SOURCE_NAMES, extra_schema
 from pipeline.sources import web
+from pipeline.sources.absence import absent
 from pipeline.sources.base import Fetched
 from pipeline.sources.fetch import fetch_in_order
-from pipeline.sources.manifest_entries import HTTP_REFUSED, HTTP_SCHEMES, is_verdict, reject_of
+from pipeline.sources.manifest_entries import HTTP_REFUSED, HTTP_SCHEMES, NEVER_THERE, is_verdict, reject_of
 from pipeline.storage import StorageOptions, Store
 
 
@@ -45,8 +46,9 @@ class ManifestReading:
     ) -> None:
         self._refs, self._root, self._stores = refs, root, dict(stores)
         self._allow_http, self._max_bytes, self._concurrent_reads = allow_http, max_bytes, concurrent_reads
-        versions = zip(refs["uri"].to_pylist(), refs["version"].to_pylist(), strict=True)
-        self._verdicts = {uri: version for uri, version in versions if is_verdict(version)}
+        versions = dict(zip(refs["uri"].to_pylist(), refs["version"].to_pylist(), strict=True))
+        self._verdicts = {uri: version for uri, version in versions.items() if is_verdict(version)}
+        self._never_there = {uri for uri, version in versions.items() if version == NEVER_THERE}
         for kind in {storage.scheme(uri) for uri in refs["uri"].to_pylist() if uri not in self._verdicts}:
             if kind not in HTTP_SCHEMES:
                 self._stores.setdefault(kind, storage.store_for(f"{kind}://", options))
@@ -77,35 +79,25 @@ class ManifestReading:
             return web.fetch(uri, self._max_bytes)
         try:
             data = self._stores[kind].read_bytes(uri, self._max_bytes)
-        except FileNotFoundError:
-            self._require_place(kind, uri)
-            raise ImageReject("read", RejectCode.MISSING, "There is no such file.") from None
+        except OSError as error:
+            reject = self._absent(error, kind, uri)
+            if reject is None:
+                raise
+            raise reject from None
         if kind != "file":
-            self._buckets.add(_bucket(uri))
+            self._buckets.add(storage.holder(uri))
         return data
 
-    def _require_place(self, kind: str, uri: str) -> None:
-        """Tell a missing image from a lost mount or bucket.
-
-        Raises:
-            TransientError: The place is gone.
-        """
+    def _absent(self, error: OSError, kind: str, uri: str) -> ImageReject | None:
+        """Return the reject of a file that isn't there; see `pipeline.sources.absence.absent`."""
+        store, reason = self._stores[kind], "There is no such file."
         if kind == "file":
             if storage.scheme(self._root) == "file" and not os.path.isdir(self._root):
                 raise TransientError(f"The folder {storage.printable(self._root)} is gone. Mount it, and run again.")
-            return
-        store, bucket = self._stores[kind], _bucket(uri)
-        with self._lock:  # one look for all that wait here, since it may list the whole bucket
-            if bucket in self._buckets:
-                return
-            try:
-                is_there = store.is_folder(bucket)
-            except PermissionError:
-                is_there = True  # it can't be listed, but it has just answered that there is no such object
-            if not is_there:
-                raise TransientError(f"The bucket {bucket} is gone. Correct the manifest, or bring it back; run again.")
+            place = None if uri in self._never_there else storage.holder(uri)
+            return absent(error, store, place, reason, or_above=True)
+        bucket = storage.holder(uri)
+        with self._lock:  # one look for all that wait here
+            reject = absent(error, store, None if bucket in self._buckets else bucket, reason)
             self._buckets.add(bucket)
-
-
-def _bucket(uri: str) -> str:
-    return "/".join(uri.split("/", 3)[:3])
+        return reject

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import ConfigError, ImageReject, RejectCode, TransientError
+from pipeline.sources.absence import absent
 from pipeline.sources.base import Reading
 from pipeline.sources.parquet_cursor import Cursor, WatchedFile
 from pipeline.sources.patterns import FilePattern, split_by_name
@@ -148,12 +149,11 @@ class ParquetSource:
             cursor.close()
         try:
             return Cursor(self._store, piece, layout)
-        except FileNotFoundError:
-            folder = storage.holder(piece.container)
-            if not self._store.is_folder(folder):  # a lost mount, or a bucket that isn't there, loses no image
-                raise TransientError(f"The folder {folder} is gone. Mount it, and run again.") from None
-            reason = "The file was listed, but is not there any more."
-            raise ImageReject("read", RejectCode.MISSING, reason) from None
+        except Exception as error:
+            reject = absent(error, self._store, storage.holder(piece.container))
+            if reject is None:
+                raise
+            raise reject from None
 
 
 @lru_cache(maxsize=4)

@@ -6,9 +6,7 @@ checked, under the host's own name (Host header, SNI, certificate): a second loo
 rebinding). Redirects are followed by hand and checked alike. Proxies of the environment are not used, since a proxy
 would do the resolving.
 
-Answers and what becomes of them: 2xx is an image; 404 and 410, and hosts that don't exist, are ``missing``; 401, 403,
-408, 425, 429 and 5xx may pass, as do time-outs and broken connections; every other answer, a certificate that is not
-the host's, and more than 5 redirects are ``refused``.
+What becomes of each answer that is no image stands in `pipeline.failures`.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from pipeline.errors import ImageReject, RejectCode
+from pipeline.failures import Seam, Verdict, find, of_status
 from pipeline.storage import redact, retried
 
 Address = IPv4Address | IPv6Address
@@ -43,12 +42,11 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "Connection": "close",
 }
-_REDIRECTS, _GONE, _THROTTLED = (301, 302, 303, 307, 308), (404, 410), (429, 503)
-_NO_ACCESS, _LATER = (401, 403), (408, 425)
+_REDIRECTS = (301, 302, 303, 307, 308)
+#: A host that exists for whoever can look up public names at all: without one of these there is no internet.
+_KNOWN_HOST = "a.root-servers.net"
 # Public by their numbers, but the metadata services of Oracle Cloud and Azure.
 _METADATA = (ip_network("192.0.0.0/24"), ip_network("168.63.129.16/32"))
-# X509_V_ERR_*: expired, signed by itself, for another host. Others may be this machine's lack of a root certificate.
-_BAD_CERTIFICATES = (10, 18, 62)
 # What may stand in a path or query as it is; "%" since most URLs are encoded already.
 _URL_CHARACTERS = "/%:@!$&'()*+,;=~-._?"
 
@@ -65,8 +63,14 @@ def is_public(address: Address) -> bool:
     return address.is_global and not special
 
 
-def addresses(host: str, port: int) -> list[str]:
+def addresses(host: str, port: int, known_host: str = _KNOWN_HOST) -> list[str]:
     """Resolve a host.
+
+    Args:
+        host: Its name or address.
+        port: Its port.
+        known_host: A host that is looked up too before another is said not to exist: a name server that sees no public
+            names says so of them all.
 
     Raises:
         ImageReject: There is no such host.
@@ -75,9 +79,14 @@ def addresses(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-            raise ImageReject("read", RejectCode.MISSING, f"There is no host {host}.") from None
-        raise
+        failure = find(error, Seam.WEB)
+        if failure.verdict is not Verdict.REJECT or failure.code is None:
+            raise
+        with contextlib.suppress(socket.gaierror):
+            socket.getaddrinfo(known_host, port, type=socket.SOCK_STREAM)
+            raise ImageReject("read", failure.code, f"There is no host {host}.") from None
+        reason = f"No host is found, neither {host} nor {known_host}: is there a network?"
+        raise OSError(errno.EHOSTUNREACH, reason) from None
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -173,7 +182,7 @@ def _connected(
             sock = _tls().wrap_socket(sock, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         sock.close()
-        if error.verify_code in _BAD_CERTIFICATES:
+        if find(error, Seam.WEB).verdict is Verdict.REJECT:
             raise _refused(f"The certificate of {where} is not valid: {error.verify_message}.") from None
         raise
     except BaseException:
@@ -218,18 +227,12 @@ def _tls() -> ssl.SSLContext:
 
 def _check(status: int, url: str) -> None:
     """Raise what an answer that is no image means."""
-    where = redact(url)
-    if 200 <= status < 300:
+    failure, where = of_status(status, Seam.WEB), redact(url)
+    if failure is None:
         return
-    if status in _GONE:
-        raise ImageReject("read", RejectCode.MISSING, f"{where} answers {status}: there is no such image.")
-    if status in _NO_ACCESS:
-        raise PermissionError(errno.EACCES, f"The server answers {status}", where)
-    if status in _THROTTLED:
-        raise OSError(errno.EBUSY, f"The server asks to slow down ({status})", where)
-    if status in _LATER or status >= 500:
-        raise OSError(errno.EIO, f"The server answers {status}", where)
-    raise _refused(f"{where} answers {status}, which trying again won't change.")
+    if failure.code is not None:
+        raise ImageReject("read", failure.code, f"{where} answers {status}: {failure.what}.")
+    raise OSError(failure.errnos[0], f"The server answers {status}: {failure.what}", where)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from itertools import chain, islice
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import ConfigError, ImageReject, RejectCode, TransientError
+from pipeline.errors import ConfigError, ImageReject
 from pipeline.refs import REF_SCHEMA, SOURCE_NAMES
+from pipeline.sources.absence import absent
 from pipeline.sources.base import Fetched, Reading
 from pipeline.sources.fields import FieldRules, field_type, field_value, json_value
 from pipeline.sources.members import is_hidden, is_image, key_and_field, path_parts, refusal
@@ -117,10 +118,13 @@ class ShardReading:
         self._shard = shard = Shard(self._uri, self._max_bytes, self._rules.is_read)
         try:
             file = self._store.open(self._uri)
-        except _GONE:
-            self._check_mount()
-            reason = "The shard was listed, but is not there any more."
-            yield shard.whole(ImageReject("read", RejectCode.MISSING, reason))
+        except Exception as error:
+            reject = absent(
+                error, self._store, storage.holder(self._uri), "The shard was listed, but is not there any more."
+            )
+            if reject is None:
+                raise
+            yield shard.whole(reject)
             return
         with file:
             yield from shard.images(file)
@@ -146,12 +150,6 @@ class ShardReading:
             for name in names.values()
         )
         return pa.Table.from_arrays([*arrays, *cells], names=[*SOURCE_NAMES, *names])
-
-    def _check_mount(self) -> None:
-        """Refuse to take a lost mount for missing shards."""
-        folder = storage.holder(self._uri)
-        if not self._store.is_folder(folder):
-            raise TransientError(f"The folder {folder} of a shard is gone. Mount it, and run again.")
 
 
 class Peeked:

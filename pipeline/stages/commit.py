@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import ConfigError
+from pipeline import storage
+from pipeline.errors import RejectsSettled
+from pipeline.failures import Verdict, find
 from pipeline.refs import extra_schema, stored, unify
 from pipeline.table import Table, Unit, commit_unit, unit_name
+from pipeline.table.close import replaced_rows
 from pipeline.table.schema import IMAGE_FIELDS, REJECT_SCHEMA
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,8 @@ class UnitReport:
         created: Whether this run committed it.
         trouble: Why it stays pending; None where it is committed.
         hopeless: Whether ``trouble`` is such that no other try can help.
+        bound: Whether it can't ever be committed as it is, since other rejects of it are settled; its images are to be
+            promised again in a new unit.
         read_s: Seconds spent reading and decoding.
         embed_s: Seconds spent in the engine.
         data_sha256: Digest (hex) of the data file, where this run wrote it.
@@ -48,6 +53,7 @@ class UnitReport:
     created: bool = False
     trouble: str | None = None
     hopeless: bool = False
+    bound: bool = False
     read_s: float = 0.0
     embed_s: float = 0.0
     data_sha256: str | None = None
@@ -95,7 +101,7 @@ def commit_block(
     )
     if report.trouble is not None:
         return report
-    replaces = _replaced_rows(block)
+    replaces = replaced_rows(block, first["container"])
     block = block.filter(block["present"])
     good = pc.is_null(block["code"])
     try:
@@ -106,11 +112,12 @@ def commit_block(
         # What a container holds is what was found in it.
         promised = Unit(unit.plan, unit.number, None) if first["container"] else unit
         committed = commit_unit(table, promised, rows, rejects, details, replaces)
-    except ConfigError as error:
-        return replace(report, trouble=str(error), hopeless=True)
+    except RejectsSettled as error:
+        return replace(report, trouble=str(error), bound=True)
     except Exception as error:  # whatever it is, the unit stays pending, and the driver must know why
-        logger.exception("A unit can't be committed.")
-        return replace(report, trouble=f"It can't be committed: {type(error).__name__}: {error}")
+        storage.log_traceback(logger, "A unit can't be committed.")
+        hopeless = find(error).verdict is Verdict.FATAL
+        return replace(report, trouble=storage.explained(error, "It can't be committed"), hopeless=hopeless)
     if committed.created and on_committed is not None:
         on_committed(table.data_uri(unit.name), rows["sha256"].to_pylist())
     data_sha256, rejects_sha256 = committed.sha256 or (None, None)
@@ -135,15 +142,6 @@ def _with_extras(rows: pa.Table) -> pa.Table:
     return columns
 
 
-def _replaced_rows(block: pa.Table) -> dict[str, pa.Array | None]:
-    """Return the URIs of the rows that the unit replaces, by the older unit's name; None for all of that unit's."""
-    names = [name for name in pc.unique(block["replaces"]).to_pylist() if name is not None]
-    if block["container"][0].as_py():
-        return dict.fromkeys(names)
-    uris = block["uri"]
-    return {name: uris.filter(pc.equal(block["replaces"], name)).combine_chunks() for name in names}
-
-
 #: The columns of a report on its way to the driver.
 REPORT_SCHEMA = pa.schema(
     [
@@ -156,6 +154,7 @@ REPORT_SCHEMA = pa.schema(
         ("created", pa.bool_()),
         ("trouble", pa.string()),
         ("hopeless", pa.bool_()),
+        ("bound", pa.bool_()),
         ("read_s", pa.float64()),
         ("embed_s", pa.float64()),
         ("data_sha256", pa.string()),

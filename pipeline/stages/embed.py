@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.engines import Engine, embed
-from pipeline.errors import ConfigError, RejectCode
+from pipeline.errors import RejectCode
 from pipeline.failpoints import reach
+from pipeline.failures import Verdict, find
 from pipeline.stages.read import constant
 from pipeline.table import unit_name
 
@@ -49,8 +51,8 @@ def embed_unit(
         try:
             _embed_rows(engine, block["pixels"].combine_chunks(), to_embed, embeddings, on_batch)
         except Exception as error:  # an engine may raise anything; the unit stays pending and says why
-            logger.exception("The engine failed.")
-            trouble = f"The engine {engine.info.engine} failed: {type(error).__name__}: {error}"
+            storage.log_traceback(logger, "The engine failed.")
+            trouble = storage.explained(error, f"The engine {engine.info.engine} failed")
         _copy_known(block, embeddings)
         for i in np.flatnonzero(~np.isfinite(embeddings).all(axis=1)):
             outcome["stage"][i], outcome["code"][i] = "embed", RejectCode.NON_FINITE.value
@@ -86,8 +88,8 @@ def give_up(block: pa.Table, embedding_type: pa.DataType, error: Exception) -> p
         error: Why there is no engine; after a `ConfigError` there is no hope that another try would have one.
     """
     embeddings = np.zeros((len(block), embedding_type.list_size), embedding_type.value_type.to_pandas_dtype())
-    hopeless = isinstance(error, ConfigError)
-    trouble = str(error) if hopeless else f"The engine can't be loaded: {type(error).__name__}: {error}"
+    hopeless = find(error).verdict is Verdict.FATAL
+    trouble = storage.explained(error, "The engine can't be loaded")
     return _finish(block, embeddings, embedding_type, trouble, hopeless, 0.0, "")
 
 

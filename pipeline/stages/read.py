@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -13,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.errors import ImageReject, TransientError
+from pipeline import storage
+from pipeline.errors import ImageReject
 from pipeline.failpoints import reach
-from pipeline.images import Limits, decode
-from pipeline.preprocessing import Preprocessing
+from pipeline.images import Limits, Pixels
+from pipeline.isolation import IsolatedDecoder
+from pipeline.preprocessing import Decode, Preprocessing, decode_and_crop
 from pipeline.refs import SOURCE_NAMES
 from pipeline.sources import Fetched, Source
 from pipeline.table import Table, Unit, ref_columns, unit_refs
@@ -60,6 +63,19 @@ class Memory(Protocol):
         """Return what is known of images, by the SHA-256 (hex) of their bytes."""
 
 
+class Listener(Protocol):
+    """Is told how the reading of a unit goes on."""
+
+    def begin(self, unit: str) -> None:
+        """Note that a unit is being read."""
+
+    def images(self, count: int) -> None:
+        """Count images that are read."""
+
+    def end(self, unit: str) -> None:
+        """Note that a unit is read."""
+
+
 class _Rows:
     """The images of a unit as they come in; the pixels of those to embed lie one behind the other."""
 
@@ -94,6 +110,8 @@ def read_unit(
     preprocessing: Preprocessing,
     limits: Limits,
     memory: Memory | None = None,
+    on_images: Callable[[int], None] | None = None,
+    decode: Decode | None = None,
 ) -> pa.Table:
     """Read, decode, resize and crop a unit's images.
 
@@ -104,6 +122,8 @@ def read_unit(
         preprocessing: From a decoded image to pixels.
         limits: What a single image may cost.
         memory: What has been embedded before; such images are not decoded.
+        on_images: Called with a number of images whenever so many more are read.
+        decode: From an image's bytes to its pixels, by this preprocessing and these limits; unset: in this process.
 
     Returns:
         The unit's block. For each image: uri, label, split; ``extras``, a struct of the extra columns, if there are
@@ -114,6 +134,7 @@ def read_unit(
     """
     start = time.perf_counter()
     reach("read", unit.name)
+    decode = decode or partial(decode_and_crop, preprocessing, limits)
     refs = unit_refs(table, unit)
     reading = source.read(ref_columns(refs), limits.max_bytes)
     rows = _Rows(unit.num_images or 0)
@@ -123,20 +144,19 @@ def read_unit(
         try:
             batch = list(islice(images, _LOOK_UP))
         except Exception as error:  # only a reject is permanent; whatever else happens, the unit is tried again later
-            own = isinstance(error, TransientError)
-            trouble = str(error) if own else f"The images can't be read now: {type(error).__name__}: {error}"
+            trouble = storage.explained(error, "The images can't be read now")
             break
         if not batch:
             break
-        _take(rows, batch, preprocessing, limits, memory)
+        _take(rows, batch, decode, limits, memory)
+        if on_images is not None:
+            on_images(len(batch))
     known = reading.rows() if trouble is None else None
     reach("decoded", unit.name)
     return _block(refs, known, rows, unit, trouble, time.perf_counter() - start, source.containers)
 
 
-def _take(
-    rows: _Rows, batch: list[Fetched], preprocessing: Preprocessing, limits: Limits, memory: Memory | None
-) -> None:
+def _take(rows: _Rows, batch: list[Fetched], decode: Decode, limits: Limits, memory: Memory | None) -> None:
     """Decode what is neither a reject, nor known from this unit or from another."""
     digests = [_sha256(image.data, limits) for image in batch]
     unknown = sorted({sha for sha in digests if sha is not None and sha not in rows.first})
@@ -160,9 +180,8 @@ def _take(
             )
             continue
         try:
-            decoded = decode(image.data, limits)
-            outcome = {"sha256": sha, "width": decoded.shape[1], "height": decoded.shape[0]}
-            rows.add(image.uri, outcome, preprocessing.pixels(decoded))
+            pixels, (height, width) = decode(image.data)
+            rows.add(image.uri, {"sha256": sha, "width": width, "height": height}, pixels)
         except ImageReject as reject:
             rows.add(image.uri, {"sha256": sha, **_reject(reject)})
 
@@ -235,14 +254,36 @@ def read_block(
     preprocessing: Preprocessing,
     limits: Limits,
     memory: Memory | None = None,
+    alone: Collection[str] = (),
+    listener: Listener | None = None,
 ) -> Iterator[pa.Table]:
     """Read a unit as Ray Data wants it: as an iterator of blocks, here of one.
 
-    Where not even the plan can be read, the block has one row that says so.
+    Where not even the plan can be read, the block has one row that says so. A unit that is named in ``alone`` has its
+    images decoded in a process of their own. ``listener`` is told how it goes on; the rest is as in `read_unit`.
     """
+    read = partial(read_unit, table, unit, source, preprocessing, limits, memory)
+    if listener is not None:
+        listener.begin(unit.name)
     try:
-        yield read_unit(table, unit, source, preprocessing, limits, memory)
+        if unit.name in alone:
+            with IsolatedDecoder(preprocessing, limits) as decoder:
+                block = read(decode=partial(_decode_and_tell, decoder, listener))
+        else:
+            block = read(on_images=None if listener is None else listener.images)
     except Exception as error:  # Ray would drop the block, and nobody would know why
-        trouble = f"Unit {unit.number} can't be read now: {type(error).__name__}: {error}"
+        trouble = storage.explained(error, f"Unit {unit.number} can't be read now")
         nothing = pa.table({"replaces": pa.nulls(1, pa.string()), "num_images": pa.nulls(1, pa.int32())})
-        yield _block(nothing, None, _Rows(1), unit, trouble, 0.0, source.containers)
+        block = _block(nothing, None, _Rows(1), unit, trouble, 0.0, source.containers)
+    if listener is not None:
+        listener.end(unit.name)
+    yield block
+
+
+def _decode_and_tell(decode: Decode, listener: Listener | None, data: bytes) -> tuple[Pixels, tuple[int, int]]:
+    """Decode, and tell of each single image: one may take minutes before it is to blame."""
+    try:
+        return decode(data)
+    finally:
+        if listener is not None:
+            listener.images(1)

@@ -1,8 +1,9 @@
 """The only door to files: the spelling of URIs, and stores that list, read and write."""
 
-from pipeline.storage.access import refuse_secrets, require_folder, store_for
-from pipeline.storage.base import FileInfo, StorageOptions, Store
-from pipeline.storage.fetch import default_cache_dir, download, open_stream
+from pipeline.storage.access import refuse_secrets, require_folder, require_place, store_for
+from pipeline.storage.base import Conditions, FileInfo, StorageOptions, Store
+from pipeline.storage.errors import explained, log_traceback
+from pipeline.storage.fetch import clear_unfinished, copy, default_cache_dir, download, open_stream
 from pipeline.storage.local import LocalStore
 from pipeline.storage.remote import RemoteStore
 from pipeline.storage.retry import may_pass, retried
@@ -25,6 +26,7 @@ from pipeline.storage.uris import (
 __all__ = [
     "OBJECT_STORES",
     "REMOTE_SCHEMES",
+    "Conditions",
     "FileInfo",
     "LocalStore",
     "RemoteStore",
@@ -32,19 +34,24 @@ __all__ = [
     "Store",
     "absolute",
     "base_name",
+    "clear_unfinished",
+    "copy",
     "default_cache_dir",
     "download",
+    "explained",
     "has_secret",
     "holder",
     "join",
     "local_path",
     "local_uri",
+    "log_traceback",
     "may_pass",
     "open_stream",
     "printable",
     "redact",
     "refuse_secrets",
     "require_folder",
+    "require_place",
     "retried",
     "scheme",
     "scrub",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 from pathlib import Path
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TransientError
 from pipeline.storage.base import StorageOptions, Store
 from pipeline.storage.local import LocalStore
 from pipeline.storage.remote import RemoteStore
-from pipeline.storage.uris import OBJECT_STORES, has_secret, local_path, redact, scheme
+from pipeline.storage.s3 import S3Store
+from pipeline.storage.uris import OBJECT_STORES, has_secret, local_path, printable, redact, scheme
 
 #: Parts of option names that carry a secret.
 _SECRET_PARTS = ("secret", "password", "token", "key", "credential", "sas", "connection_string")
@@ -37,7 +41,7 @@ def store_for(uri: str, options: StorageOptions | None = None) -> Store:
             f"Expected a local path, s3://, gs:// or az://, got {redact(uri)}."
             + (" Web addresses can be used in a manifest, with --allow-http." if kind in ("http", "https") else "")
         )
-    return RemoteStore(kind, options or {})
+    return S3Store(kind, options or {}) if kind == "s3" else RemoteStore(kind, options or {})
 
 
 def refuse_secrets(options: StorageOptions) -> None:
@@ -73,3 +77,46 @@ def require_folder(uri: str, option: str) -> None:
     existing = next(place for place in (path, *path.parents) if place.exists())
     if not existing.is_dir():
         raise ConfigError(f"Expected a folder, or a place for one, at {path} ({option}); {existing} is a file.")
+
+
+def require_place(store: Store, place: str, or_above: bool = False) -> None:
+    """Refuse to take files for missing where rather the place that held them is lost.
+
+    A folder with nothing in it is no better than none: it may be a mount point without its mount.
+
+    Args:
+        store: What holds it.
+        place: A folder or a bucket.
+        or_above: Whether a folder may have been deleted; then the nearest one above it is looked at.
+
+    Raises:
+        TransientError: It is lost.
+        OSError: Nobody can tell now.
+    """
+    is_local = scheme(place) == "file"
+    if is_local:
+        place = _nearest_folder(local_path(place)) if or_above else local_path(place)
+    try:
+        is_there = _holds_something(place) if is_local else store.is_folder(place)
+    except PermissionError:
+        return  # it may not be listed, so it is there
+    if not is_there:
+        kind = "folder" if is_local else "bucket"
+        raise TransientError(
+            f"The {kind} {printable(place)} is gone or empty, so nobody can tell whether its images still exist. Bring "
+            "it back (is it mounted?) and run again. If they are gone for good, put any file there."
+        )
+
+
+def _holds_something(folder: str) -> bool:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        return any(not entry.name.startswith(".") for entry in entries)
+    return False
+
+
+def _nearest_folder(path: str) -> str:
+    while True:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                return path
+        path = os.path.dirname(path)

@@ -25,11 +25,38 @@ class FileInfo:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Which conditions on writing a file a store minds, in the one step of writing it.
+
+    Where it doesn't mind one, the store is asked what is there first. Then one writer at a time still gets what it asks
+    for, but of two at the same moment both may write, and the later one's bytes stay.
+
+    Args:
+        create: That no file of that name is there.
+        replace: That the file there is of a known version.
+    """
+
+    create: bool = True
+    replace: bool = True
+
+
 class Store(Protocol):
     """One kind of storage. All trouble is an `OSError`; what may pass has been tried again before it is raised.
 
     A `FileNotFoundError` says that there is no such file, a `PermissionError` that access was refused.
     """
+
+    @property
+    def conditions(self) -> Conditions:
+        """Which conditions on writing a file it is known to mind."""
+
+    def probed(self, uri: str) -> Store:
+        """Return this store, or one that goes without the conditions which it turns out not to mind.
+
+        Args:
+            uri: A file that is there. It is as it was afterwards, and no other one is made.
+        """
 
     def list_files(self, root: str) -> Iterator[FileInfo]:
         """Yield every file below a folder in an order that depends on the names alone.
@@ -48,6 +75,12 @@ class Store(Protocol):
 
     def list_names(self, folder: str) -> list[str]:
         """Return the names in a folder in order, without those that start with a dot; none if there's no folder."""
+
+    def written_at(self, folder: str) -> dict[str, float]:
+        """Return when each file directly in a folder was written, hidden ones too: seconds since the epoch, by name.
+
+        By the clock of the storage. A file whose time isn't known counts as written now; none if there's no folder.
+        """
 
     def read_bytes(self, uri: str, max_bytes: int | None = None) -> bytes:
         """Return a file's bytes, but no more than ``max_bytes`` + 1 of them."""
@@ -76,3 +109,6 @@ class Store(Protocol):
         Returns:
             Whether it was written. False: the file there is of another version, or gone, and was not touched.
         """
+
+    def remove(self, uri: str) -> None:
+        """Remove a file; one that is gone already is no error. Of use to `pipeline.table.audit` alone."""

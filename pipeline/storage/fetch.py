@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 from pathlib import Path
 from typing import IO
 
 from pipeline.errors import ConfigError
+from pipeline.storage.errors import naming
 from pipeline.storage.uris import REMOTE_SCHEMES, local_path, scheme
+
+#: To connect to a web server; between two pieces of its answer.
+_CONNECT_S, _READ_S = 30.0, 60.0
 
 
 def open_stream(uri: str) -> IO[bytes]:
@@ -26,25 +29,54 @@ def open_stream(uri: str) -> IO[bytes]:
         raise ConfigError(f"Expected a local path or one of {REMOTE_SCHEMES}, got scheme {scheme(uri)!r}.")
     import fsspec  # here, since most processes never open a remote file
 
-    # 0: read straight through, since many web servers can't serve parts of a file
-    options = {"block_size": 0} if scheme(uri) in ("http", "https") else {}
-    stream: IO[bytes] = fsspec.open(uri, "rb", **options).open()
+    stream: IO[bytes]
+    if scheme(uri) not in ("http", "https"):
+        stream = fsspec.open(uri, "rb").open()
+        return stream
+    import aiohttp
+
+    # The client's own limit is 5 minutes in all, whatever the size of the file.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
+    web = fsspec.filesystem(scheme(uri), client_kwargs={"timeout": timeout})
+    # Block size 0: read straight through, since many servers can't serve parts of a file. Any size: or it is asked for
+    # first, and every trouble with that question is taken for a missing file.
+    stream = web.open(uri, "rb", block_size=0, size=1)
     return stream
 
 
 def download(uri: str, path: Path) -> None:
     """Copy a remote file to a local path, by way of a temporary name, so that no half file ever has that path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(6)}.tmp")
     try:
-        with open_stream(uri) as source, open(temporary, "xb") as target:
-            shutil.copyfileobj(source, target, 4 * 2**20)
-            target.flush()
-            os.fsync(target.fileno())
+        with open_stream(uri) as source:
+            copy(source, temporary)
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def clear_unfinished(path: Path) -> None:
+    """Remove what killed processes have left of downloads to a path; for one who holds a lock on it."""
+    for left in path.parent.iterdir():
+        if left.name.startswith(_prefix(path)) and left.suffix == ".tmp":
+            left.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}."
+
+
+def copy(source: IO[bytes], path: Path) -> None:
+    """Copy what is left in an open file to a local file; only the latter is named in errors."""
+    with open(path, "wb") as target:
+        while chunk := source.read(4 * 2**20):
+            with naming(path):
+                target.write(chunk)
+        with naming(path):
+            target.flush()
+            os.fsync(target.fileno())
 
 
 def default_cache_dir() -> str:

@@ -15,18 +15,28 @@ from typing import IO
 
 from filelock import FileLock
 
-from pipeline.storage.base import FileInfo
+from pipeline.storage.base import Conditions, FileInfo
+from pipeline.storage.errors import naming
 from pipeline.storage.retry import retried
 from pipeline.storage.uris import local_path, local_uri
 from pipeline.storage.walk import PAGE_FILES, Page, walk
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
 class LocalStore:
     """Local files; see `pipeline.storage.base.Store`."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """All of them: a hard link and a lock stand for them."""
+        return Conditions()
+
+    def probed(self, uri: str) -> LocalStore:  # noqa: ARG002
+        """Return this store."""
+        return self
 
     def list_files(self, root: str) -> Iterator[FileInfo]:
         """Yield every file below a folder.
@@ -64,6 +74,16 @@ class LocalStore:
         except FileNotFoundError:
             return []
         return sorted(name for name in names if not name.startswith("."))
+
+    def written_at(self, folder: str) -> dict[str, float]:
+        """Return the files' modification times."""
+        times = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(local_path(folder)) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # a writer's temporary file comes and goes
+                    if entry.is_file(follow_symlinks=False):
+                        times[entry.name] = entry.stat().st_mtime
+        return times
 
     @retried
     def read_bytes(self, uri: str, max_bytes: int | None = None) -> bytes:
@@ -119,6 +139,11 @@ class LocalStore:
             self.replace(uri, data)
         return True
 
+    def remove(self, uri: str) -> None:
+        """Remove a file."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(local_path(uri))
+
 
 def version_of(status: os.stat_result) -> str:
     """Return what changes with a local file's content: its size and modification time."""
@@ -130,7 +155,7 @@ def _temporary_beside(path: Path, data: bytes) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with naming(path), open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

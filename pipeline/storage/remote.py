@@ -1,64 +1,67 @@
-"""Objects in S3, Google Cloud Storage and Azure Blob Storage, through fsspec."""
+"""Objects in Google Cloud Storage and Azure Blob Storage, through fsspec; `pipeline.storage.s3` builds on it."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from functools import cached_property
 from io import BytesIO
 from typing import IO, Any
 
 from pipeline.errors import ConfigError
-from pipeline.storage.base import FileInfo, StorageOptions
-from pipeline.storage.errors import as_os_errors, status_of
+from pipeline.failures import status_of
+from pipeline.storage.base import Conditions, FileInfo, StorageOptions, Store
+from pipeline.storage.errors import as_os_errors
 from pipeline.storage.retry import retried
-from pipeline.storage.uris import base_name, redact, scrub
+from pipeline.storage.uris import base_name, scrub
 from pipeline.storage.walk import Page, walk
 
-#: Connections of one process to one store: as many as are read at once, and some for other work.
-_MAX_CONNECTIONS = 96
-_CONFLICT, _PRECONDITION_FAILED, _NO_SUCH_RANGE, _NOT_IMPLEMENTED = 409, 412, 416, 501
-#: Files on a page of 1,000 that make a folder one of files, not of folders.
-_MANY_FILES = 500
+_PRECONDITION_FAILED, _NO_SUCH_RANGE = 412, 416
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 
 
 class RemoteStore:
-    """One object store; see `pipeline.storage.base.Store`. Travels to other processes as its scheme and options.
+    """One object store; see `pipeline.storage.base.Store`. Travels to other processes as its arguments.
 
     Args:
         scheme: ``s3``, ``gs`` or ``az``.
         options: Keyword arguments of the fsspec file system.
+        conditions: Which conditions on a PUT the store minds; None: those that stores of its kind do as a rule.
     """
 
-    def __init__(self, scheme: str, options: StorageOptions) -> None:
+    #: gcsfs and adlfs create on a condition, but can't replace on one.
+    usual_conditions = Conditions(replace=False)
+
+    def __init__(self, scheme: str, options: StorageOptions, conditions: Conditions | None = None) -> None:
         self._scheme, self._options = scheme, dict(options)
+        self._conditions = conditions or self.usual_conditions
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RemoteStore) and self.__reduce__() == other.__reduce__()
 
     def __hash__(self) -> int:
-        return hash((self._scheme, repr(sorted(self._options.items()))))
+        return hash((self._scheme, repr(sorted(self._options.items())), self._conditions))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteStore, (self._scheme, self._options)
+        return type(self), (self._scheme, self._options, self._conditions)
+
+    @property
+    def conditions(self) -> Conditions:
+        """Which conditions on a PUT the store minds."""
+        return self._conditions
+
+    def probed(self, uri: str) -> Store:  # noqa: ARG002
+        """Return this store: both services have always had the condition that is used here."""
+        return self
 
     @cached_property
     def _fs(self) -> Any:
         import fsspec  # here, since most processes never open a remote file
 
-        options: dict[str, Any] = {"use_listings_cache": False, **self._options}
-        if self._scheme == "s3":
-            own = {
-                # Waits with jitter, and sends fewer requests a second once the store asks to slow down.
-                "retries": {"mode": "adaptive", "total_max_attempts": 3},
-                "max_pool_connections": _MAX_CONNECTIONS,
-                "connect_timeout": 10,
-                "read_timeout": 60,
-            }
-            options["config_kwargs"] = {**own, **options.get("config_kwargs", {})}
         try:
-            return fsspec.filesystem(self._scheme, **options)
+            return fsspec.filesystem(self._scheme, **{"use_listings_cache": False, **self._client_options()})
         except ImportError as error:
             package = _PACKAGES.get(self._scheme, "its package")
             raise ConfigError(
@@ -67,19 +70,16 @@ class RemoteStore:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"The storage options for {self._scheme}:// are wrong: {scrub(str(error))}") from None
 
+    def _client_options(self) -> dict[str, Any]:
+        return self._options
+
     def list_files(self, root: str) -> Iterator[FileInfo]:
         """Yield every object below a prefix."""
-        with as_os_errors(root):
-            yield from walk(self, root)
+        yield from walk(self, root)
 
     @retried
     def entries(self, folder: str) -> list[FileInfo | str] | None:
-        """Return what is directly below a prefix, for `pipeline.storage.walk`.
-
-        In S3, folders end with their slash, since a key may have several in a row.
-        """
-        if self._scheme == "s3":
-            return self._s3_entries(folder)
+        """Return what is directly below a prefix, for `pipeline.storage.walk`."""
         with as_os_errors(folder):
             try:
                 found = self._fs.ls(self._path(folder), detail=True)
@@ -94,49 +94,15 @@ class RemoteStore:
             items.append(uri if entry["type"] == "directory" else _file_info(uri, entry))
         return items
 
-    def _s3_entries(self, folder: str) -> list[FileInfo | str] | None:
-        bucket, prefix = _bucket_and_prefix(folder)
-        request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"}
-        items: dict[str, FileInfo | str] = {}
-        while True:
-            answer = self._list_page(request)
-            items.update({item["Key"]: _s3_info(bucket, item) for item in answer.get("Contents", ())})
-            folders = (item["Prefix"] for item in answer.get("CommonPrefixes", ()))
-            items.update({key: f"s3://{bucket}/{key}" for key in folders})
-            if not answer.get("IsTruncated"):
-                break
-            if len(answer.get("Contents", ())) > _MANY_FILES:
-                return None
-            request["ContinuationToken"] = answer["NextContinuationToken"]
-        # What is called as the prefix itself stands for an empty folder.
-        wanted = (key for key in sorted(items) if key != prefix and not key[len(prefix) :].startswith("."))
-        return [items[key] for key in wanted]
-
     def pages(self, folder: str) -> Iterator[Page]:
-        """Yield every object below a prefix, a page of the store's listing at a time."""
-        if self._scheme != "s3":
-            with as_os_errors(folder):
-                found = self._fs.find(self._path(folder), detail=True)
-            yield [_file_info(self._uri(name), entry) for name, entry in found.items() if not _hidden(name, folder)]
-            return
-        bucket, prefix = _bucket_and_prefix(folder)
-        request = {"Bucket": bucket, "Prefix": prefix}
-        while True:
-            answer = self._list_page(request)
-            yield [
-                _s3_info(bucket, item)
-                for item in answer.get("Contents", ())
-                if not item["Key"].endswith("/") and "/." not in f"/{item['Key'][len(prefix) :]}"
-            ]
-            if not answer.get("IsTruncated"):
-                return
-            request["ContinuationToken"] = answer["NextContinuationToken"]
+        """Yield every object below a prefix, all in one page."""
+        yield self._all_below(folder)
 
     @retried
-    def _list_page(self, request: dict[str, Any]) -> dict[str, Any]:
-        with as_os_errors(request["Bucket"]):
-            answer: dict[str, Any] = self._fs.call_s3("list_objects_v2", **request, **self._fs.req_kw)
-            return answer
+    def _all_below(self, folder: str) -> Page:
+        with as_os_errors(folder):
+            found = self._fs.find(self._path(folder), detail=True)
+        return [_file_info(self._uri(name), entry) for name, entry in found.items() if not _hidden(name, folder)]
 
     @retried
     def glob(self, pattern: str) -> list[FileInfo]:
@@ -158,17 +124,9 @@ class RemoteStore:
 
     @retried
     def is_folder(self, uri: str) -> bool:
-        """Return whether any object's key begins so; an empty bucket counts, too."""
-        bucket, _, key = self._path(uri).partition("/")
+        """Return whether any object's key begins so."""
         with as_os_errors(uri):
-            try:
-                if self._scheme != "s3":
-                    return bool(self._fs.isdir(self._path(uri)))
-                request = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "MaxKeys": 1}
-                answer = self._fs.call_s3("list_objects_v2", **request, **self._fs.req_kw)
-                return not key or bool(answer.get("KeyCount"))
-            except FileNotFoundError:
-                return False
+            return bool(self._fs.isdir(self._path(uri)))
 
     @retried
     def list_names(self, folder: str) -> list[str]:
@@ -180,6 +138,17 @@ class RemoteStore:
                 return []
         names = (base_name(name) for name in found if name.rstrip("/") != self._path(folder))
         return sorted(name for name in names if not name.startswith("."))
+
+    @retried
+    def written_at(self, folder: str) -> dict[str, float]:
+        """Return the objects' times of last modification."""
+        with as_os_errors(folder):
+            try:
+                found = self._fs.ls(self._path(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        files = (entry for entry in found if entry["type"] != "directory" and not entry["name"].endswith("/"))
+        return {base_name(entry["name"]): _written_at(entry) for entry in files}
 
     @retried
     def read_bytes(self, uri: str, max_bytes: int | None = None) -> bytes:
@@ -196,36 +165,34 @@ class RemoteStore:
 
     @retried
     def open(self, uri: str, block_bytes: int = 8 * 2**20) -> IO[bytes]:
-        """Open an object; a small one is fetched at once."""
+        """Open an object; a small one is fetched at once. Each later read is tried again on its own."""
         with as_os_errors(uri):
-            file: IO[bytes] = self._fs.open(self._path(uri), "rb", block_size=block_bytes, cache_type="readahead")
-            if getattr(file, "size", None) is not None and file.size <= block_bytes:  # type: ignore[attr-defined]
+            file: Any = self._fs.open(self._path(uri), "rb", block_size=block_bytes, cache_type="readahead")
+            if file.size is not None and file.size <= block_bytes:
                 with file:
                     return BytesIO(file.read())
-            return file
+        fetch = file.cache.fetcher
+
+        @retried
+        def fetch_patiently(start: int, end: int) -> bytes:
+            with as_os_errors(uri):
+                data: bytes = fetch(start, end)
+                return data
+
+        file.cache.fetcher = fetch_patiently
+        opened: IO[bytes] = file
+        return opened
 
     @retried
     def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """Create an object unless it is there, in one conditional PUT where the store has them.
-
-        Where it has not, the object is looked for first: then two writers at the same moment can both believe that
-        they created it, and the later one's bytes stay.
-        """
+        """Create an object unless it is there, in one conditional PUT."""
         with as_os_errors(uri):
             try:
                 self._fs.pipe_file(self._path(uri), data, mode="create")
-            except FileExistsError:
-                return False
             except OSError as error:
-                if status_of(error) == _PRECONDITION_FAILED:
+                if isinstance(error, FileExistsError) or status_of(error) == _PRECONDITION_FAILED:
                     return False
-                if status_of(error) == _CONFLICT:  # somebody else is creating it at this moment
-                    raise OSError(errno.EBUSY, f"Another writer is creating {redact(uri)}.") from error
-                if status_of(error) != _NOT_IMPLEMENTED:
-                    raise
-                if self._fs.exists(self._path(uri)):
-                    return False
-                self._fs.pipe_file(self._path(uri), data)
+                raise
         return True
 
     @retried
@@ -234,27 +201,19 @@ class RemoteStore:
         with as_os_errors(uri):
             self._fs.pipe_file(self._path(uri), data)
 
-    @retried
     def replace_if(self, uri: str, data: bytes, version: str) -> bool:
-        """Write an object in place of one of a known ETag; in S3 the store itself compares."""
-        if self._scheme == "s3":
-            bucket, _, key = self._path(uri).partition("/")
-            with as_os_errors(uri):
-                try:
-                    self._fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=f'"{version}"')
-                    return True
-                except FileNotFoundError:
-                    return False
-                except OSError as error:
-                    if status_of(error) == _PRECONDITION_FAILED:
-                        return False
-                    if status_of(error) != _NOT_IMPLEMENTED:
-                        raise
+        """Write an object in place of one of a known version, asked for first: who writes between the two is lost."""
         info = self.info(uri)
         if info is None or info.version != version:
             return False
         self.replace(uri, data)
         return True
+
+    @retried
+    def remove(self, uri: str) -> None:
+        """Remove an object."""
+        with as_os_errors(uri), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(uri))
 
     def _path(self, uri: str) -> str:
         return uri.partition("://")[2].rstrip("/")
@@ -263,19 +222,19 @@ class RemoteStore:
         return f"{self._scheme}://{name.rstrip('/')}"
 
 
-def _bucket_and_prefix(folder: str) -> tuple[str, str]:
-    bucket, _, key = folder.partition("://")[2].partition("/")
-    return bucket, key if not key or key.endswith("/") else f"{key}/"
-
-
-def _s3_info(bucket: str, item: dict[str, Any]) -> FileInfo:
-    return FileInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
-
-
 def _file_info(uri: str, entry: dict[str, Any]) -> FileInfo:
     changes = [entry.get(name) for name in ("ETag", "etag", "md5Hash", "updated", "LastModified", "last_modified")]
     version = next((str(value).strip('"') for value in changes if value), str(entry.get("size") or ""))
     return FileInfo(uri, int(entry.get("size") or 0), version)
+
+
+def _written_at(entry: dict[str, Any]) -> float:
+    """Return when an object was written; now, where the listing doesn't tell."""
+    times = (entry.get(name) for name in ("LastModified", "updated", "last_modified", "mtime"))
+    written = next((time for time in times if time), None)
+    if isinstance(written, str):  # as Google writes it: 2026-01-31T12:00:00.000Z
+        written = datetime.fromisoformat(written.replace("Z", "+00:00"))
+    return written.timestamp() if isinstance(written, datetime) else time.time()
 
 
 def _hidden(name: str, folder: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from pipeline.failures import Verdict, find
 
 logger = logging.getLogger(__name__)
 
@@ -17,25 +18,17 @@ ATTEMPTS = 4
 #: Longest first wait in seconds; each further one may be twice as long. Full jitter: a wait is anywhere from 0 to that.
 _FIRST_WAIT_S, _FIRST_WAIT_WHEN_THROTTLED_S, _LONGEST_WAIT_S = 0.25, 2.0, 30.0
 
-_PERMANENT = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
-_PERMANENT_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOSYS)
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def may_pass(error: BaseException) -> bool:
     """Return whether the same call may succeed a little later."""
-    return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_ERRNO
-
-
-def is_throttled(error: BaseException | None) -> bool:
-    """Return whether a store said that there are too many requests (503 SlowDown, 429)."""
-    return isinstance(error, OSError) and error.errno == errno.EBUSY
+    return find(error).verdict is Verdict.RETRY
 
 
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    first_s = _FIRST_WAIT_WHEN_THROTTLED_S if is_throttled(error) else _FIRST_WAIT_S
+    first_s = _FIRST_WAIT_WHEN_THROTTLED_S if error is not None and find(error).slow_down else _FIRST_WAIT_S
     return float(wait_random_exponential(multiplier=first_s, max=_LONGEST_WAIT_S)(state))
 
 

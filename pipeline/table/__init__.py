@@ -1,7 +1,9 @@
 """The embedding table: plan, commit, ledger, read."""
 
+from pipeline.table.again import plan_retry, replan
 from pipeline.table.amend import encode, take_back, take_out
 from pipeline.table.commit import Committed, Counts, commit_unit, count_rows
+from pipeline.table.conditions import probe, take_out_ahead
 from pipeline.table.listing import Listing, Planned
 from pipeline.table.manifest import (
     FileDigests,
@@ -59,14 +61,18 @@ __all__ = [
     "open_table",
     "pending_units",
     "plan_batches",
+    "plan_retry",
     "plan_source",
     "planned_changes",
+    "probe",
     "read_file",
     "read_info",
     "read_rows",
     "ref_columns",
+    "replan",
     "take_back",
     "take_out",
+    "take_out_ahead",
     "unit_name",
     "unit_refs",
     "write_manifest",

@@ -62,11 +62,12 @@ def _take_out_of(table: Table, uri: str, uris: pa.Array | None, note: str | None
             return 0
         rows = pq.read_table(io.BytesIO(table.store.read_bytes(uri)))
         kept = rows.slice(0, 0) if uris is None else rows.filter(pc.invert(pc.is_in(rows["uri"], value_set=uris)))
-        if len(kept) == len(rows) and note is None:
-            return 0
         metadata = json.loads((rows.schema.metadata or {}).get(b"vep", b"{}"))
+        if len(kept) == len(rows) and (note is None or note in metadata.get("taken_out_by", [])):
+            return 0  # there was nothing to do, or it was done by a PUT whose answer was lost
         if note is not None:
             metadata["taken_out_by"] = sorted({*metadata.get("taken_out_by", []), note})
+        metadata["rows_taken_out"] = metadata.get("rows_taken_out", 0) + len(rows) - len(kept)
         if table.store.replace_if(uri, encode(kept, metadata), info.version):
             return len(rows) - len(kept)
     raise TransientError(f"{uri} was replaced by other runs {_ATTEMPTS} times in a row. Run again once they are done.")

@@ -10,8 +10,9 @@ Each step is one create-only PUT under a name that only this unit has. The rejec
 none: so the first writer to get there settles them for every other one (a second driver, a retried task, a process
 that slept), who then commit the rest of the unit or nothing. A reader counts rejects of committed units only.
 
-Where a unit holds images that have changed, the rows of the old ones leave the units that held them between the two
-steps, see `pipeline.table.amend`: so old and new row are never both there.
+Where a unit holds images that another one was to hold, the other one's rows leave it between the two steps, see
+`pipeline.table.close`: so old and new row are never both there. That is how changed images replace their old selves,
+how rejects are taken up again, and how the images of a unit get out of settled rejects that have become wrong.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import TransientError
+from pipeline.errors import RejectsSettled
 from pipeline.failpoints import reach
-from pipeline.table.amend import encode, take_out
+from pipeline.table.amend import encode
+from pipeline.table.close import supersede
 from pipeline.table.plan import Unit
 from pipeline.table.schema import Table
 
@@ -41,7 +43,8 @@ class Committed:
     Args:
         embedded: Rows in its data file.
         rejected: Rows in its rejects file.
-        created: Whether this call committed it; False: it was committed already, and nothing was changed.
+        created: Whether this run committed it, by this call or by an earlier one whose answer was lost; False: another
+            run did, and nothing was changed.
         sha256: Digests (hex) of the data file and the rejects file, where this call wrote both; else None.
     """
 
@@ -70,7 +73,7 @@ def commit_unit(
         replaces: By the name of an older unit, the URIs of the rows that this unit replaces; None for all of its rows.
 
     Raises:
-        TransientError: An earlier attempt settled other rejects than this one found, so the unit can't be completed.
+        RejectsSettled: An earlier attempt settled other rejects than this one found, so the unit can't be completed.
         OSError: The storage refused; the unit stays pending.
     """
     if unit.num_images is not None and len(rows) + len(rejects) != unit.num_images:
@@ -82,7 +85,7 @@ def commit_unit(
     if not settled_here:
         rows, rejects = _follow_settled_rejects(table, unit, rows, rejects)
     for name, uris in (replaces or {}).items():
-        take_out(table, name, uris)
+        supersede(table, name, uris, unit, rows, run)
     data_file = encode(rows, metadata)
     reach("data_put", unit.name)
     if table.store.put_if_absent(table.data_uri(unit.name), data_file):
@@ -90,7 +93,7 @@ def commit_unit(
         digests = hashlib.sha256(data_file).hexdigest(), hashlib.sha256(rejects_file).hexdigest()
         return Committed(len(rows), len(rejects), created=True, sha256=digests if settled_here else None)
     counts = count_rows(table, unit.name)
-    return Committed(counts.rows, counts.rejects, created=False)
+    return Committed(counts.rows, counts.rejects, created="run" in run and counts.run == run["run"])
 
 
 def _follow_settled_rejects(table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -98,10 +101,9 @@ def _follow_settled_rejects(table: Table, unit: Unit, rows: pa.Table, rejects: p
     settled = pq.read_table(io.BytesIO(table.store.read_bytes(uri)))
     new = rejects.filter(pc.invert(pc.is_in(rejects["uri"], settled["uri"].combine_chunks())))
     if len(new) and table.store.info(table.data_uri(unit.name)) is None:
-        raise TransientError(
+        raise RejectsSettled(
             f"{len(new)} image(s) of this unit became unreadable after an earlier attempt had settled its rejects in "
-            f"{uri} (the first: {new['uri'][0]}: {new['message'][0]}). Restore them and run again; or, if no other run "
-            "is at work on this table, delete that file and run again."
+            f"{uri} (the first: {new['uri'][0]}: {new['message'][0]}). They are to be promised again."
         )
     return rows.filter(pc.invert(pc.is_in(rows["uri"], settled["uri"].combine_chunks()))), settled
 
@@ -114,11 +116,15 @@ class Counts:
         rows: Rows in its data file.
         rejects: Rows in its rejects file.
         reused: How many of the rows have an embedding that was copied, not computed; as of the unit's commit.
+        run: The run that committed it, as far as the data file was read for this.
+        amended: Whether one of its files was replaced since then, as far as they were read for this.
     """
 
     rows: int
     rejects: int
     reused: int = 0
+    run: str | None = None
+    amended: bool = False
 
 
 def count_rows(table: Table, name: str) -> Counts:
@@ -127,8 +133,14 @@ def count_rows(table: Table, name: str) -> Counts:
         data = pq.read_metadata(file)
     with table.store.open(table.rejects_uri(name), _FOOTER_BYTES) as file:
         rejects = pq.read_metadata(file)
-    reused = json.loads((data.metadata or {}).get(b"vep", b"{}")).get("reused", 0)
-    return Counts(data.num_rows, rejects.num_rows, min(reused, data.num_rows))
+    told, of_rejects = (json.loads((file.metadata or {}).get(b"vep", b"{}")) for file in (data, rejects))
+    return Counts(
+        data.num_rows,
+        rejects.num_rows,
+        min(told.get("reused", 0), data.num_rows),
+        told.get("run"),
+        amended="rows_taken_out" in told or "rows_taken_out" in of_rejects,
+    )
 
 
 #: Bytes fetched for a footer.

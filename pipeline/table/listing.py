@@ -42,6 +42,7 @@ class Planned:
     """What planning found.
 
     Args:
+        source: The identity of the source.
         units: The units that hold the source's images, done or pending, with what each promises by now.
         others: Pending units of other sources that hold some of them; only those sources can bring them to an end.
         num_listed: Refs that the source has.
@@ -49,6 +50,7 @@ class Planned:
         changed: Refs that are others than those that were embedded (bytes, label, split or extra columns).
         removed: Refs that this source had in an earlier run and has no more; 0 where ``limit`` cut the listing.
         pruned: How many of the removed ones are promised no more.
+        again: Images whose rejects are taken up again; of a container, all of them count as one.
         repeated: Refs that the source named more than once; each counts once.
         columns: Every extra column that the table has by now.
         replaced: Names of units of which rows will be taken out, since pending units hold their images by now.
@@ -57,6 +59,7 @@ class Planned:
         seconds: Time spent.
     """
 
+    source: str
     units: list[Unit]
     others: list[Unit]
     num_listed: int
@@ -70,6 +73,7 @@ class Planned:
     plans: list[Plan]
     plan_units: dict[str, list[Unit]]
     seconds: float
+    again: int = 0
 
 
 def with_columns(refs: pa.Table, columns: pa.Schema) -> pa.Table:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from io import BytesIO
 from typing import Any
@@ -124,6 +125,7 @@ def count_codes(table: Table, names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(count.items()))
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of what shapes the results."""
     packages = ("ray", "torch", "openvino", "opencv-python-headless", "pillow", "pyarrow", "numpy", "fsspec")
@@ -139,18 +141,19 @@ def write_manifest(
     info: TableInfo,
     units: Sequence[Unit],
     run: dict[str, Any],
-    counts: Mapping[str, Counts],
     digests: Mapping[str, FileDigests],
     in_change: Callable[[], set[str]] = set,
 ) -> bool:
     """Write the manifest of a plan whose units are all committed, unless a whole one is there.
+
+    The first one names no file yet. So there is always one for `forget_files` to make another of, which whoever has
+    looked at the files before that can't replace any more.
 
     Args:
         table: Where the plan belongs.
         info: What the table holds.
         units: All units of one plan, with what each promises by now.
         run: The run that completed it: its timings and engines.
-        counts: What the units hold, by their names.
         digests: Digests of the files that this run wrote, by the units' names; the others are read again.
         in_change: Returns the names of units that rows are about to be taken out of, by any run.
 
@@ -161,26 +164,30 @@ def write_manifest(
     for _ in range(_ATTEMPTS):
         there, version = _read_manifest(table, plan)
         listed = {} if there is None else {file["path"]: file for file in there["files"]}
-        # Asked after the manifest was read: whoever plans a change later finds another version of it than this one.
+        # Asked after the manifest was read: whoever plans a change later makes another version of it than this one.
         changing = in_change()
-        if any(unit.name not in counts or unit.name in changing for unit in units):
+        if len(listed) == 2 * len(units) or any(unit.name in changing for unit in units):
             return False
-        if there is not None and len(listed) == 2 * len(units):
-            return False
-        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-            parts = pool.map(lambda unit, known=listed: _entries(table, unit, known, counts, digests), units)
-            files = [entry for part in parts for entry in part]
+        counts: dict[str, Counts] = {}
+        files: list[dict[str, Any]] = []
+        if there is not None:
+            # What is counted now is counted after those changes were made that ``changing`` has no more.
+            counts = count_units(table, units)
+            with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+                parts = pool.map(lambda unit, known=(listed, counts): _entries(table, unit, *known, digests), units)
+                files = [entry for part in parts for entry in part]
         manifest = {
             "format_version": FORMAT_VERSION,
             "plan": plan,
             "contract_digest": info.contract.digest,
             "num_units": len(units),
-            "ledger": make_ledger(units, counts).to_json(),
+            "ledger": make_ledger(units if counts else [], counts).to_json(),
+            "forgotten": 0 if there is None else there.get("forgotten", 0),
             "files": files,
             "completed_by": run,
             "versions": versions(),
         }
-        if _put_manifest(table, plan, manifest, version):
+        if _put_manifest(table, plan, manifest, version) and files:
             return True
     return False
 
@@ -197,7 +204,8 @@ def _entries(
     if all(path in listed for path in paths):
         return [listed[path] for path in paths]
     count = counts[unit.name]
-    found = digests.get(unit.name) or [sha256_of(table, f"{table.uri}/{path}") for path in paths]
+    found = None if count.amended else digests.get(unit.name)
+    found = found or tuple(sha256_of(table, f"{table.uri}/{path}") for path in paths)
     return [
         {"path": paths[0], "rows": count.rows, "reused": count.reused, "sha256": found[0]},
         {"path": paths[1], "rows": count.rejects, "sha256": found[1]},
@@ -207,7 +215,8 @@ def _entries(
 def forget_files(table: Table, names: Iterable[str]) -> None:
     """Take the files of some units out of their plans' manifests, before rows are taken out of those files.
 
-    What a manifest names always has the digest that the manifest gives. `write_manifest` puts them back.
+    What a manifest names always has the digest that the manifest gives. `write_manifest` puts them back. A manifest that
+    doesn't name them is replaced, too: by another version, so that no run puts them back which has looked at them before.
 
     Raises:
         TransientError: Other runs replaced a manifest again and again meanwhile.
@@ -220,7 +229,8 @@ def forget_files(table: Table, names: Iterable[str]) -> None:
             if manifest is None:
                 break
             kept = [file for file in manifest["files"] if file["path"] not in gone]
-            if len(kept) == len(manifest["files"]) or _put_manifest(table, plan, {**manifest, "files": kept}, version):
+            forgotten = {**manifest, "forgotten": manifest.get("forgotten", 0) + 1, "files": kept}
+            if _put_manifest(table, plan, forgotten, version):
                 break
         else:
             raise TransientError(f"{table.manifest_uri(plan)} is replaced by other runs. Run again once they are done.")

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import TableError, TransientError
 from pipeline.refs import REF_NAMES, extra_schema
-from pipeline.table.schema import PLAN_SCHEMA, Table, unit_name
+from pipeline.table.schema import PLAN_SCHEMA, Table, sequence_of, unit_name
 
 #: Units of one plan at most: keeps a plan's footer, which every task reads, below 0.5 MB.
 UNITS_PER_PLAN = 256
@@ -194,7 +194,7 @@ def unit_refs(table: Table, unit: Unit) -> pa.Table:
     Returns:
         A table of `PLAN_SCHEMA` and the extra columns.
     """
-    uri = table.plan_uri(int(unit.plan.partition("-")[0]))
+    uri = table.plan_uri(sequence_of(unit.plan))
     with table.store.open(uri, _PLAN_BLOCK_BYTES) as stream, pq.ParquetFile(stream) as file:
         refs = file.read_row_group(unit.number, use_threads=False)
     if set(pc.unique(refs["unit"]).to_pylist()) != {unit.number}:

@@ -58,6 +58,7 @@ def plan_source(table: Table, listing: Listing, prune: bool = False) -> Planned:
     removed, pruned = (0, 0) if listing.limit or not planner.num_listed else planner.find_removed(prune)
     units, others, plan_units = planner.units_now()
     return Planned(
+        source=listing.source,
         units=units,
         others=others,
         num_listed=planner.num_listed,
@@ -75,11 +76,16 @@ def plan_source(table: Table, listing: Listing, prune: bool = False) -> Planned:
 
 
 def planned_changes(table: Table, known: Planned) -> set[str]:
-    """Return the names of the units of which pending units are about to take rows out, by the plans as they are now."""
+    """Return the names of the units that rows are about to be taken out of, by the plans as they are now.
+
+    By units that are pending, and by plans that take images back and aren't done.
+    """
     committed = committed_names(table)
     names: set[str] = set()
-    for plan in [plan for plan in known.plans if plan.num_units] + list_plans(table, known.plans[-1].sequence + 1):
-        if plan.num_units and all(unit_name(plan.name, number) in committed for number in range(plan.num_units)):
+    for plan in known.plans + list_plans(table, known.plans[-1].sequence + 1):
+        if all(unit_name(plan.name, number) in committed for number in range(plan.num_units)) and (
+            plan.num_units or table.store.info(table.manifest_uri(plan.name)) is not None
+        ):
             continue
         for refs in plan_batches(table, plan):
             number = refs["unit"][0].as_py()
@@ -261,12 +267,9 @@ class _Planner:
         listed, promised = self.promises.listed(), self.promises.promised()
         mine: list[Unit] = []
         others: list[Unit] = []
-        plans: dict[str, list[Unit]] = {}
+        plans = self.promises.units_by_plan()
         for ordinal, (plan, unit) in enumerate(self.promises.units):
-            gone = plan.containers and not promised[ordinal]
-            num_images = 0 if gone else unit.num_images if plan.containers else int(promised[ordinal])
-            now = Unit(unit.plan, unit.number, num_images)
-            plans.setdefault(unit.plan, []).append(now)
+            now = plans[plan.name][unit.number]
             pending = now.name not in self._committed and bool(promised[ordinal])
             own = plan.source == self.listing.source
             if listed[ordinal] and (own or not pending):
@@ -278,9 +281,7 @@ class _Planner:
         return mine, others, plans
 
     def replaced_by_pending(self) -> set[str]:
-        pending = [unit.name not in self._committed for _, unit in self.promises.units]
-        ordinals = self.promises.former_holders_of(np.asarray(pending, bool))
-        return {self.promises.units[ordinal][1].name for ordinal in ordinals.tolist()}
+        return self.promises.replaced_by([unit.name not in self._committed for _, unit in self.promises.units])
 
 
 def _rows(known: Known, rows: NDArray[np.int64]) -> Known:

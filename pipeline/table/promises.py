@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -139,11 +139,20 @@ class Promises:
         """Return the ordinal of the unit that held each image before the latest plan that names it."""
         return np.asarray(self._held_by.values[places], np.int32)
 
-    def former_holders_of(self, units: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """Return the ordinals of the units that held, before, what some units hold now."""
-        mine = np.append(units, False)[self._unit_of.values]
+    def replaced_by(self, units: Sequence[bool]) -> set[str]:
+        """Return the names of the units that held before what some units hold now; ``units`` tells them by ordinal."""
+        mine = np.append(np.asarray(units, bool), False)[self._unit_of.values]
         former = self._held_by.values[mine]
-        return np.asarray(np.unique(former[former >= 0]), np.int32)
+        return {self.units[ordinal][1].name for ordinal in np.unique(former[former >= 0]).tolist()}
+
+    def units_by_plan(self) -> dict[str, list[Unit]]:
+        """Return all units of each plan, by its name and in order, with what each promises by now."""
+        plans: dict[str, list[Unit]] = {}
+        for (plan, unit), promised in zip(self.units, self.promised().tolist(), strict=True):
+            gone = plan.containers and not promised
+            now = 0 if gone else unit.num_images if plan.containers else promised
+            plans.setdefault(plan.name, []).append(replace(unit, num_images=now))
+        return plans
 
     def mark_listed(self, places: Numbers) -> NDArray[np.bool_]:
         """Note that the source has these images; return which of them were marked already."""

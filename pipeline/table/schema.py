@@ -44,6 +44,19 @@ REJECT_SCHEMA = pa.schema(
     ]
 )
 
+PREDICTION_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("predicted_label", pa.string(), nullable=False),
+        pa.field("probability", pa.float32(), nullable=False),
+        pa.field("top5_labels", pa.list_(pa.string()), nullable=False),
+        pa.field("top5_probabilities", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+
 
 def embedding_type(dtype: EmbeddingType, embedding_dim: int) -> pa.DataType:
     """Return the Arrow type of the embedding column."""
@@ -148,6 +161,11 @@ def unit_name(plan: str, unit: int) -> str:
     return f"{plan}-{unit:06d}"
 
 
+def sequence_of(name: str) -> int:
+    """Return the number of the plan that a plan's or a unit's name begins with."""
+    return int(name.partition("-")[0])
+
+
 def open_table(uri: str, options: StorageOptions | None = None) -> Table:
     """Return the table at a path or URI.
 
@@ -207,5 +225,6 @@ def check_info(table: Table, asked: TableInfo) -> None:
 
 def create_table(table: Table, info: TableInfo) -> None:
     """Write table.json unless it is there; another run may have been quicker, so check again afterwards."""
-    table.store.put_if_absent(table.info_uri, (json.dumps(info.to_json(), indent=2) + "\n").encode())
+    if table.store.info(table.info_uri) is None:  # not every store minds the condition, see `pipeline.table.conditions`
+        table.store.put_if_absent(table.info_uri, (json.dumps(info.to_json(), indent=2) + "\n").encode())
     check_info(table, info)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -11,6 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from pipeline import failpoints
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +29,8 @@ class Surroundings:
 
     folder: Path
     temporary: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="t-", dir="/tmp")))
+    variables: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()  # a command that runs the job's command
 
     def __post_init__(self) -> None:
         for name in ("home", "work"):
@@ -38,11 +45,23 @@ class Surroundings:
             "TMPDIR": str(self.temporary),
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **self.variables,
         }
+
+    def set_failpoints(self, *failures: dict[str, Any]) -> Path:
+        """Make the processes that are started from now on fail; see `pipeline.failpoints`.
+
+        Returns:
+            The folder in which the hits are counted.
+        """
+        folder = self.folder / f"hits-{secrets.token_hex(4)}"
+        folder.mkdir()
+        self.variables[failpoints.VARIABLE] = json.dumps([{"folder": str(folder), **failure} for failure in failures])
+        return folder
 
     def start(self, job: str, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", f"jobs.{job}", *map(str, arguments)],
+            [*self.prefix, sys.executable, "-m", f"jobs.{job}", *map(str, arguments)],
             cwd=self.folder / "work",
             env=self.environment(),
             stdout=subprocess.PIPE,

@@ -11,20 +11,22 @@ from typing import Any
 
 import pytest
 
-from jobs import cli, embed, evaluate, predict, train
+from jobs import cli, embed, evaluate, predict, train, verify
 from jobs.cli import ProgressLine, describe, run_job
 from pipeline.embed import EmbedOptions
-from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects
+from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects, VerificationFailed
 from pipeline.heads import EvaluateOptions, TrainOptions
 from pipeline.options import Options
 from pipeline.predict import PredictOptions
 from pipeline.progress import Progress
+from pipeline.verify import VerifyOptions
 
 JOBS: list[tuple[Any, type[Options]]] = [
     (embed, EmbedOptions),
     (train, TrainOptions),
     (evaluate, EvaluateOptions),
     (predict, PredictOptions),
+    (verify, VerifyOptions),
 ]
 
 
@@ -121,6 +123,7 @@ def test_run_job__success(capsys: pytest.CaptureFixture[str]) -> None:
         (ConfigError("wrong"), 2),
         (RunIncomplete("wrong", {"status": "pending"}), 1),
         (TooManyRejects("wrong", {"status": "too_many_rejects"}), 3),
+        (VerificationFailed("wrong", {"status": "breach"}), 4),
         (OSError(28, "wrong"), 1),
         (KeyboardInterrupt(), 1),
     ],
@@ -141,7 +144,7 @@ def test_run_job__failures_are_one_message_and_a_code(
     assert "wrong" in err
     record = json.loads(out)
     assert record["exit_code"] == code
-    assert record["status"] in ("failed", "pending", "too_many_rejects")
+    assert record["status"] in ("failed", "pending", "too_many_rejects", "breach")
 
 
 def test_run_job__sigterm_is_like_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:

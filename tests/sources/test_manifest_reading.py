@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 from pathlib import Path
 from typing import IO
 
@@ -62,13 +63,39 @@ def test_read__rows_and_images_in_order(tmp_path: Path, image: Path) -> None:
 def test_read__a_lost_folder_is_no_missing_image(tmp_path: Path) -> None:
     root = tmp_path / "mount"
     samples.write(root / "a.jpg", b"x")
+    samples.write(root / "b.jpg", b"x")
     source = ManifestSource(write(tmp_path, "list.csv", "uri\na.jpg\n"), root=str(root))
     refs = listed(source)
     (root / "a.jpg").unlink()
     assert [outcome(found) for found in source.read(refs, 9).images()] == [RejectCode.MISSING]
+    (root / "b.jpg").unlink()
+    with pytest.raises(TransientError, match="is gone or empty"):
+        list(source.read(refs, 9).images())
     root.rmdir()
     with pytest.raises(TransientError, match="is gone"):
         list(source.read(refs, 9).images())
+
+
+def test_read__a_lost_mount_elsewhere_is_no_missing_image(tmp_path: Path) -> None:
+    mount = tmp_path / "mnt" / "share"
+    entries = [samples.write(mount / "photos" / f"{name}.jpg", b"x") for name in "ab"] + [mount / "none" / "c.jpg"]
+    source = ManifestSource(write(tmp_path, "list.csv", "uri\n" + "".join(f"{entry}\n" for entry in entries)))
+    refs = listed(source)
+    entries[0].unlink()
+    missing = RejectCode.MISSING
+    assert [outcome(found) for found in source.read(refs, 9).images()] == [missing, b"x", missing]
+    shutil.rmtree(mount / "photos")
+    with pytest.raises(TransientError, match=rf"{mount} is gone or empty.*is it mounted"):
+        list(source.read(refs, 9).images())
+    (only,) = source.read(refs.slice(2), 9).images()
+    assert outcome(only) == missing  # it wasn't there when the list was read
+    samples.write(mount / "other" / "d.jpg", b"x")
+    assert [outcome(found) for found in source.read(refs, 9).images()] == [missing] * 3
+
+
+def test_read__a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    rows = f"uri,version\n{'x' * 300}.jpg,1\n"
+    assert images(ManifestSource(write(tmp_path, "list.csv", rows)))[0][1] is RejectCode.MISSING
 
 
 def test_read__trouble_is_no_reject(tmp_path: Path, image: Path) -> None:

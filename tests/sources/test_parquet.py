@@ -157,10 +157,13 @@ def test_read__a_vanished_file_is_rejects_but_a_vanished_folder_is_not(tmp_path:
     path = write(tmp_path / "root" / "a.parquet", {"image": images(0, 1), "id": [0, 1]})
     source = ParquetSource(str(tmp_path / "root"))
     (ref,) = refs(source)
-    path.unlink()
+    other = path.rename(path.with_name("b.parquet"))
     data, rows = read(source, ref)
     assert [reject(image).code for image in data] == [RejectCode.MISSING] * 2
     assert rows.to_pylist() == [{"uri": f"{path}#row={i}", "label": None, "split": None, "id": None} for i in (0, 1)]
+    other.unlink()
+    with pytest.raises(TransientError, match="root is gone or empty"):  # a mount point without its mount
+        read(source, ref)
     path.parent.rmdir()
     with pytest.raises(TransientError, match="root is gone"):
         read(source, ref)

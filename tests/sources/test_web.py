@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import storage
 from pipeline.errors import ImageReject, RejectCode
 from pipeline.sources import web
 
@@ -215,10 +216,16 @@ def test_fetch__missing(server: Server, path: str) -> None:
     assert len(server.asked) == 1
 
 
-def test_addresses__no_such_host() -> None:
+def test_addresses__no_such_host_while_others_are_found() -> None:
     with pytest.raises(ImageReject) as caught:
-        web.addresses("no such host", 80)
+        web.addresses("no such host", 80, known_host="localhost")
     assert caught.value.code is RejectCode.MISSING
+
+
+def test_addresses__no_host_at_all_is_no_network() -> None:
+    with pytest.raises(OSError, match=r"neither first\.invalid nor second\.invalid: is there a network") as caught:
+        web.addresses("first.invalid", 80, known_host="second.invalid")
+    assert storage.may_pass(caught.value)
 
 
 @pytest.mark.parametrize(

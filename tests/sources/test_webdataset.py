@@ -75,6 +75,9 @@ def test_images__a_vanished_shard_is_a_reject_but_a_vanished_folder_is_not(tmp_p
     with pytest.raises(TransientError, match="is gone"):
         read(uri)
     (tmp_path / "train").mkdir()
+    with pytest.raises(TransientError, match="is gone or empty"):  # a mount point without its mount
+        read(uri)
+    samples.write(tmp_path / "train" / "1.tar", b"")
     assert read(uri) == ({"": "missing"}, [{"uri": "", "label": None, "split": "train"}])
 
 

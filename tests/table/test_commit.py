@@ -129,7 +129,7 @@ def test_commit_unit__an_image_lost_after_its_rejects_were_settled_keeps_the_uni
         crash_before(patch, 1)
         with pytest.raises(Crash):
             commit_unit(table, UNIT, rows(*ALL), rejects(), {})
-    with pytest.raises(TransientError, match=r"the first: b: gone.*delete that file and run again"):
+    with pytest.raises(TransientError, match=r"the first: b: gone.*promised again"):
         commit_unit(table, UNIT, rows("a", "c", "d"), rejects("b"), {})
     assert stored(table, "data") == []
 

@@ -1,0 +1,126 @@
+"""What the processes of a run tell the driver while they work: an actor that they report to and the driver asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+#: Longest time in seconds that a reporter keeps a count to itself.
+_REPORT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """Signs of life of a run; any change is one.
+
+    Args:
+        read: Images read and decoded.
+        embedded: Images through the engine, rejects included.
+        reading: Names of the units whose reading has begun and not ended; those of dead processes stay.
+    """
+
+    read: int = 0
+    embedded: int = 0
+    reading: frozenset[str] = frozenset()
+
+
+class Monitor:
+    """Collects the signs of life. An actor, since those who work are other processes."""
+
+    def __init__(self) -> None:
+        self._read = self._embedded = 0
+        self._reading: set[str] = set()
+
+    def add(self, read: int = 0, embedded: int = 0) -> None:
+        """Count some more images."""
+        self._read += read
+        self._embedded += embedded
+
+    def begin(self, unit: str) -> None:
+        """Note that a unit is being read."""
+        self._reading.add(unit)
+
+    def end(self, unit: str) -> None:
+        """Note that a unit is read."""
+        self._reading.discard(unit)
+
+    def forget(self) -> None:
+        """Forget which units were being read, before they are all tried again."""
+        self._reading.clear()
+
+    def signs(self) -> Signs:
+        """Return what has been noted."""
+        return Signs(self._read, self._embedded, frozenset(self._reading))
+
+
+def start_monitor() -> Any:
+    """Start a run's monitor, on the driver's own node where that has room: if the driver is lost, so is the run."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(Monitor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+
+
+class EmbedReporter:
+    """Adds up counts in an embed actor and sends them to the monitor a few times a second at most."""
+
+    def __init__(self, monitor: Any) -> None:
+        self._monitor, self._waiting, self._sent_at = monitor, 0, 0.0
+
+    def __call__(self, images: int) -> None:
+        """Count some images."""
+        self._waiting += images
+        now = time.monotonic()
+        if now - self._sent_at >= _REPORT_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what has not been sent."""
+        if self._waiting:
+            self._monitor.add.remote(embedded=self._waiting)
+            self._waiting, self._sent_at = 0, time.monotonic()
+
+
+class ReadReporter:
+    """Tells the monitor how the reading of a unit goes on; see `pipeline.stages.read.Listener`."""
+
+    def __init__(self, monitor: Any) -> None:
+        self._monitor = monitor
+
+    def begin(self, unit: str) -> None:
+        """Note that a unit is being read."""
+        self._monitor.begin.remote(unit)
+
+    def images(self, count: int) -> None:
+        """Count images that are read."""
+        self._monitor.add.remote(read=count)
+
+    def end(self, unit: str) -> None:
+        """Note that a unit is read."""
+        self._monitor.end.remote(unit)
+
+
+@contextmanager
+def watch(monitor: Any, listener: Callable[[Signs], None], every_s: float = 0.5) -> Iterator[None]:
+    """Call ``listener`` with the signs of life again and again during a block, from a thread of its own."""
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(every_s):
+            try:
+                listener(ray.get(monitor.signs.remote(), timeout=10))
+            except Exception:  # a lost answer is no news; the watchdog bites if none comes at all  # noqa: S112
+                continue
+
+    thread = threading.Thread(target=loop, name="monitor", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=11)
