@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Python compiles what is used at its first use; compiling everything here would take half a minute.
 PIP_OPTIONS := --quiet --no-compile
 
-.PHONY: help setup demo test test-fast test-faults soak lint bench bench-plan clean
+.PHONY: help setup demo test test-fast test-faults soak fuzz lint bench bench-plan clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ test-faults: setup  ## Run the tests that inject faults: processes, nodes and st
 
 soak: setup  ## Kill processes of ten runs at random until each is done, and check that nothing is lost or done twice.
 	$(BIN)/python -m tests.soak
+
+fuzz: setup  ## Feed 50,000 damaged image files to the decoder, and check that only pixels and rejects come out.
+	$(BIN)/python -m tests.fuzz_images
 
 lint: setup  ## Check style, types and the direction of imports.
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 import yaml
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict, SettingsError
 from tqdm import tqdm
 
 from pipeline import storage
@@ -65,8 +65,13 @@ def parse(options_class: type[AnyOptions], job: str, argv: list[str]) -> tuple[A
     if not {"-h", "--help"} & set(argv):
         own, rest = _split_own(argv)
     settings = type(options_class.__name__, (options_class, _CommandLine), {"__doc__": options_class.__doc__})
-    source: Any = CliSettingsSource(settings, cli_parse_args=rest, root_parser=parser, cli_prog_name=parser.prog)
-    given = {**_from_file(own.config), **_by_field_name(source())}
+    try:
+        source: Any = CliSettingsSource(settings, cli_parse_args=rest, root_parser=parser, cli_prog_name=parser.prog)
+        given = {**_from_file(own.config), **_by_field_name(source())}
+    except SettingsError as error:  # doesn't quote the value, which may hold a secret; nor may this
+        name, _, reason = str(error).removeprefix("Parsing error encountered for ").partition(": ")
+        expected = "expected an object as JSON, as in '{\"anon\": true}'"
+        raise ConfigError(f"Option --{name.replace('_', '-')}: {expected}: {reason}.") from None
     return options_class(**given), bool(own.json)
 
 

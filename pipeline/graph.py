@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
+from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask, TaskPoolStrategy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
@@ -235,7 +235,12 @@ def _graph(
             max_task_retries=_MAX_RETRIES,
         )
         reports: Dataset = vectors.map_batches(
-            commit, batch_size=None, batch_format="pyarrow", num_cpus=COMMIT_CPUS, max_retries=_MAX_RETRIES
+            commit,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=COMMIT_CPUS,
+            compute=TaskPoolStrategy(layout.max_commits),
+            max_retries=_MAX_RETRIES,
         )
     return reports
 

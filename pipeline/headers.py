@@ -29,7 +29,7 @@ _SPARE_BYTES = 65_536
 _SOS, _EOI = 0xDA, 0xD9
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # A marker with a segment: no stuffed or fill byte, and neither TEM nor RST0 to RST7, which have no length.
-_SEGMENT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -98,7 +98,7 @@ def png_size(data: bytes) -> Size:
         position += 12 + length
     else:
         raise cut_off("PNG", data)
-    if data[12:16] != b"IHDR" or len(data) < 33:
+    if data[12:16] != b"IHDR":
         raise damaged("The PNG doesn't begin with IHDR.")
     if num_chunks > _MAX_SEGMENTS:
         raise damaged(f"The PNG has more than {_MAX_SEGMENTS} chunks besides its pixels'.")

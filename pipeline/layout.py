@@ -16,8 +16,12 @@ _READ_CPUS_BESIDE_CPU_ENGINE, _READ_CPUS_ON_ONE_CPU = 0.4, 0.3
 _OVER_HALF_CPUS = 0.1
 #: CPUs of one actor that computes on a GPU: it copies pixels and waits.
 _CUDA_ACTOR_CPUS = 0.5
-#: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading.
-COMMIT_CPUS = 0.1
+#: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading. Nor may those whose units
+#: were lost with a node, and wait to be computed again, hold up the others.
+COMMIT_CPUS = 0.02
+#: Commit tasks at once: a node, and at least where nodes may join. Without a limit, Ray Data would set aside as many
+#: CPUs for committing as for reading, which would then leave half of a machine with a GPU idle.
+_COMMITS_PER_NODE, _COMMITS_WHERE_NODES_JOIN = 16, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Layout:
         max_actors: Embed actors at most, None for as many as the cluster gets room for.
         actor_cpus: CPUs of one embed actor.
         read_cpus: CPUs of one read task.
+        max_commits: Commit tasks at once, at most.
         num_threads: CPU threads of one engine.
     """
 
@@ -51,6 +56,7 @@ class Layout:
     max_actors: int | None
     actor_cpus: float
     read_cpus: float
+    max_commits: int
     num_threads: int | None
 
 
@@ -72,11 +78,12 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     engine, device = choose_engine(spec.engine, spec.device, cluster.num_gpus > 0 and (can_grow or cuda_here()))
     actors = room_for_actors(spec, device, cluster)
     most = spec.num_actors or (None if can_grow else actors)
+    commits = max(_COMMITS_PER_NODE * cluster.num_cpu_nodes, _COMMITS_WHERE_NODES_JOIN if can_grow else 0)
     if device == "cuda":
         if cluster.num_gpus < 1 and not can_grow:
             raise ConfigError("Asked for --device cuda, but Ray finds no GPU on this machine. Use --device cpu.")
         read_cpus = min(1.0, cluster.cpus_per_node / 4)
-        return Layout(engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, num_threads=None)
+        return Layout(engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, commits, num_threads=None)
     if cluster.num_cpus < 1 and not can_grow:
         raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")
     per_node = -(-actors // cluster.num_cpu_nodes)
@@ -84,7 +91,7 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     cpus = round(half + _OVER_HALF_CPUS if per_node == 1 else max(0.1, (half - COMMIT_CPUS) / per_node), 2)
     threads = max(1, int(cluster.cpus_per_node // per_node))
     read_cpus = _READ_CPUS_BESIDE_CPU_ENGINE if cluster.cpus_per_node >= 2 else _READ_CPUS_ON_ONE_CPU
-    return Layout(engine, device, actors, most, cpus, read_cpus, threads)
+    return Layout(engine, device, actors, most, cpus, read_cpus, commits, threads)
 
 
 def room_for_actors(spec: EngineSpec, device: Device, cluster: Resources) -> int:

@@ -63,7 +63,8 @@ class Monitor:
 def start_monitor() -> Any:
     """Start a run's monitor, on the driver's own node where that has room: if the driver is lost, so is the run."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(Monitor).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(Monitor).options(**options).remote()
 
 
 class EmbedReporter:

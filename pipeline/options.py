@@ -43,5 +43,7 @@ def explain(error: ValidationError) -> str:
         elif item["type"] == "extra_forbidden":
             lines.append(f"Option {name} is not known. Use --help for the list of options.")
         else:
-            lines.append(f"Option {name}: {item['msg'][0].lower()}{item['msg'][1:]}; got {item['input']!r}.")
+            # What stands where an object should be may be one that holds a secret, and was misspelled.
+            got = f"a {type(item['input']).__name__}" if item["type"] == "dict_type" else repr(item["input"])
+            lines.append(f"Option {name}: {item['msg'][0].lower()}{item['msg'][1:]}; got {got}.")
     return "\n".join(lines)

@@ -131,9 +131,10 @@ def run(
         outcome = work(task, options, on_progress, outcome)
         if outcome.bound:
             logger.warning("Images of %d unit(s) are promised again, in new units.", len(outcome.bound))
-            planned = replan(table, target.info.digest, planned, outcome.bound)
+        known = {unit.name for unit in planned.units}
+        planned = replan(table, target.info.digest, planned, outcome.bound)  # other runs may have done so meanwhile
         counts = _count(table, planned)
-        if not outcome.bound:
+        if {unit.name for unit in planned.units} <= known:
             break
     ledger = make_ledger([*planned.units, *planned.others], counts)
     record = {

@@ -174,7 +174,7 @@ class _Run:
         self.pending = [unit for unit in left if unit.name not in bound]
         outcome.bound |= bound
         if self.pending and further:
-            reason = next(iter(outcome.troubles.values()))
+            reason = next(iter(outcome.troubles.values()), "")
             logger.warning("%d unit(s) are left; trying them again. %s", len(self.pending), reason)
         return further
 

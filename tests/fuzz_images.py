@@ -22,6 +22,8 @@ from tests.mutations import mutated
 
 #: Of the decoder's own codes, those that no file may cause: they are of the isolation.
 _FAILURES = {RejectCode.CRASHED: "crash", RejectCode.TIMED_OUT: "time-out"}
+# Rejects that no file may cause unless a formula or a parser of ours is wrong, by words of their messages.
+_SUSPICIOUS = {"memory": "bytes of memory", "other size": "its header says"}
 _LIMITS = Limits(allow_tiff=True)
 _CPU_S, _WALL_S = 20.0, 300.0
 
@@ -31,7 +33,8 @@ class Report:
     """What became of the files.
 
     Args:
-        outcomes: How many, by ``decoded``, a code, ``crash``, ``time-out``, ``memory`` or ``other error``.
+        outcomes: How many, by ``decoded``, a code, or one of what must not be: ``crash``, ``time-out``, ``memory``,
+            ``other size``, ``other error``.
         failures: What must not be, by number of the case.
         slowest: Longest time and the number of its case (seconds).
         peak_bytes: Most memory that a child has had resident.
@@ -83,8 +86,9 @@ def _outcome(decoder: IsolatedDecoder, data: bytes) -> tuple[str, str | None]:
     except ImageReject as reject:
         if reject.code in _FAILURES:
             return _FAILURES[reject.code], reject.message
-        if "bytes of memory" in reject.message:
-            return "memory", reject.message
+        for outcome, words in _SUSPICIOUS.items():
+            if words in reject.message:
+                return outcome, reject.message
         return reject.code.value, None
     except TransientError as error:
         return "other error", str(error)

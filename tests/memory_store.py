@@ -1,8 +1,9 @@
 """An object store in memory whose every operation is a step, and writers that take their steps when they are told to.
 
 A writer is a thread that stops before each operation on the store. The test decides whose operation comes next and what
-becomes of it, so a schedule is played the same way however often it is repeated: one thread runs at a time, and no clock
-is asked.
+becomes of it, so a schedule is played the same way however often it is repeated: one thread runs at a time, no clock is
+asked. A writer's pools must be of one thread for that. One that is left where it stopped keeps the interpreter from
+ending: finish or crash it.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Operation:
 class MemoryStore:
     """Files in memory; see `pipeline.storage.base.Store`.
 
-    A file's version is a digest of its content, as S3's ETags are. That is the harder case: a file that is changed there
-    and back has its old version again.
+    A file's version is a digest of its content, as S3's ETags are. That is the harder case: a file that is changed
+    there and back has its old version again.
 
     Args:
         files: Its content by URI, also for tests to look at; the only thing that there is.

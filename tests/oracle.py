@@ -58,7 +58,11 @@ def check(table_uri: str, planned: Iterable[str], storage_options: dict[str, Any
         for row in table.select(["uri", "code"]).to_pylist()
     ]
     assert sorted([*rows, *(uri for uri, _ in codes)]) == sorted(planned), "every planned image has exactly one row"
-    manifests = {name.removesuffix(".json"): json.loads(read(f"manifests/{name}")) for name in names("manifests") if name[0] != "."}
+    manifests = {
+        name.removesuffix(".json"): json.loads(read(f"manifests/{name}"))
+        for name in names("manifests")
+        if name[0] != "."
+    }
     listed = {file["path"]: file for manifest in manifests.values() for file in manifest["files"]}
     assert set(listed) == set(content), "the manifests name every file"
     for path, file in listed.items():

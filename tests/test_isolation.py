@@ -244,11 +244,11 @@ def test_isolated__the_child_ends_with_its_parent(state: str, tmp_path: Path) ->
     failures = [{"point": "decode", "match": "guilty", "action": "sleep", "seconds": 60}]
     program = (
         "import sys, time\n"
-        "from pipeline.backbones.microsoftvision import MICROSOFTVISION\n"
         "from pipeline.images import Limits\n"
         "from pipeline.isolation import IsolatedDecoder\n"
+        "from pipeline.preprocessing import Preprocessing\n"
         "images = [open(path, 'rb').read() for path in sys.argv[1:]]\n"
-        "with IsolatedDecoder(MICROSOFTVISION, Limits()) as decoder:\n"
+        f"with IsolatedDecoder({MICROSOFTVISION}, Limits()) as decoder:\n"
         "    decoder(images[0])\n"
         "    print(decoder.pid, flush=True)\n"
         "    decoder(images[1])\n"

@@ -20,6 +20,7 @@ from pipeline.predict import PredictOptions
         ({"source": "x", "table": "y", "unit_siz": 1}, "--unit-siz is not known"),
         ({"source": "x", "table": "y", "engine": "onnx"}, "--engine: input should be 'auto', 'openvino' or 'torch'"),
         ({"source": "x", "table": "y", "max_reject_fraction": 1.5}, "--max-reject-fraction"),
+        ({"source": "x", "table": "y", "storage_options": "a secret"}, "--storage-options: .*dictionary; got a str"),
     ],
 )
 def test_embed_options__refuse(values: dict[str, object], message: str) -> None:

@@ -161,7 +161,12 @@ def test_absolute__refuses_credentials() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"secret": "x"}, {"key": "x"}, {"client_kwargs": {"aws_session_token": "x"}}, {"password": "x"}]
+    "options",
+    [
+        *({"secret": "x"}, {"key": "x"}, {"client_kwargs": {"aws_session_token": "x"}}, {"password": "x"}),
+        *({"client_kwargs": {"headers": {"Authorization": "Bearer x"}}}, {"client_kwargs": {"auth": "x"}}),
+        *({"cookies": {"a": "x"}}, {"proxies": [{"passwd": "x"}]}, {"proxies": [[{"password": "x"}]]}),
+    ],
 )
 def test_store_for__refuses_secrets_among_the_options(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="would carry a credential"):

@@ -62,6 +62,11 @@ def resolve_weights(backbone: str, weights: str) -> str:
         ConfigError: The backbone can't use such weights.
     """
     family = _family(backbone)
+    if storage.is_signed(weights):  # it would show in process lists, and in Ray's dashboard
+        raise ConfigError(
+            f"Expected --weights without credentials, got some in {storage.redact(weights)}. Put them into the "
+            "environment, or download the file and give its path."
+        )
     seed = weights_file.random_seed(weights)
     if family.published_url is None:
         if weights not in ("auto", "none"):

@@ -15,7 +15,7 @@ from pipeline.storage.s3 import S3Store
 from pipeline.storage.uris import OBJECT_STORES, has_secret, local_path, printable, redact, scheme
 
 #: Parts of option names that carry a secret.
-_SECRET_PARTS = ("secret", "password", "token", "key", "credential", "sas", "connection_string")
+_SECRET_PARTS = ("secret", "passw", "token", "key", "credential", "sas", "connection_string", "authorization", "cookie")
 #: Options whose names only look so.
 _HARMLESS = ("requester_pays", "sse_kms_key_id")
 #: Values of gcsfs's option ``token`` that name a way to get credentials, or to do without.
@@ -53,7 +53,8 @@ def refuse_secrets(options: StorageOptions) -> None:
     for name, value in options.items():
         if name == "token" and value in _TOKEN_KINDS:
             continue
-        if name not in _HARMLESS and any(part in name.lower() for part in _SECRET_PARTS):
+        lower = name.lower()
+        if lower == "auth" or (name not in _HARMLESS and any(part in lower for part in _SECRET_PARTS)):
             raise ConfigError(
                 f"Storage option {name!r} would carry a credential. Put it into the environment of the cluster's nodes "
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, "
@@ -63,6 +64,9 @@ def refuse_secrets(options: StorageOptions) -> None:
             raise ConfigError(f"Storage option {name!r} would carry a credential in its address. Leave it out there.")
         if isinstance(value, dict):
             refuse_secrets(value)
+        if isinstance(value, list | tuple):
+            for item in value:
+                refuse_secrets({name: item})
 
 
 def require_folder(uri: str, option: str) -> None:

@@ -65,10 +65,11 @@ def as_os_errors(where: str) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None or (status := status_of(error)) is None:
             raise
+        reason = scrub(error.strerror or str(error)).rstrip(".")
         if find(error).slow_down:
-            raise OSError(errno.EBUSY, f"The store asks to slow down: {scrub(str(error))}", redact(where)) from error
+            raise OSError(errno.EBUSY, f"The store asks to slow down: {reason}", redact(where)) from error
         if isinstance(error, PermissionError):
-            raise PermissionError(errno.EACCES, scrub(str(error)).rstrip("."), redact(where)) from error
+            raise PermissionError(errno.EACCES, reason, redact(where)) from error
         if status == _BAD_REQUEST and str(error).endswith("Bad Request"):
             reason = "The store gives no reason (400 Bad Request), as S3 does where credentials have expired"
             raise PermissionError(errno.EACCES, reason, redact(where)) from error

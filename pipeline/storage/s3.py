@@ -33,8 +33,14 @@ class S3Store(RemoteStore):
         that, they stay as they are, and there is nothing to take away again.
         """
         data = self.read_bytes(uri)
-        minds = {name: self._put_on(uri, data, condition) is False for name, condition in _NEVER_MET.items()}
+        minds = {name: self._minds(uri, data, condition) for name, condition in _NEVER_MET.items()}
         return S3Store(self._scheme, self._options, Conditions(**minds))
+
+    def _minds(self, uri: str, data: bytes, condition: dict[str, str]) -> bool:
+        try:
+            return self._put_on(uri, data, condition) is False
+        except PermissionError:  # no sign of a store that overwrites: one may read only, or a policy allows no such PUT
+            return True
 
     def _client_options(self) -> dict[str, Any]:
         own = {

@@ -67,6 +67,14 @@ def has_secret(uri: str) -> bool:
     return scheme(uri) != "file" and redact(uri) != _canonical(uri)
 
 
+def is_signed(uri: str) -> bool:
+    """Return whether a URI carries user info or a signature; a web address may well have another query."""
+    kind, rest = scheme(uri), uri.partition("://")[2]
+    if kind == "file":
+        return False
+    return "@" in re.split(r"[/?#]", rest, maxsplit=1)[0] or _without_signature(rest) != rest
+
+
 def _canonical(uri: str) -> str:
     head, separator, rest = uri.partition("://")
     return f"{_ALIASES.get(head.lower(), head.lower())}{separator}{rest}"

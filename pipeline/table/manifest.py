@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from io import BytesIO
 from typing import Any
@@ -173,9 +173,9 @@ def write_manifest(
         if there is not None:
             # What is counted now is counted after those changes were made that ``changing`` has no more.
             counts = count_units(table, units)
+            entries = partial(_entries, table, listed=listed, counts=counts, digests=digests)
             with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-                parts = pool.map(lambda unit, known=(listed, counts): _entries(table, unit, *known, digests), units)
-                files = [entry for part in parts for entry in part]
+                files = [entry for part in pool.map(entries, units) for entry in part]
         manifest = {
             "format_version": FORMAT_VERSION,
             "plan": plan,
@@ -204,19 +204,19 @@ def _entries(
     if all(path in listed for path in paths):
         return [listed[path] for path in paths]
     count = counts[unit.name]
-    found = None if count.amended else digests.get(unit.name)
-    found = found or tuple(sha256_of(table, f"{table.uri}/{path}") for path in paths)
+    known = None if count.amended else digests.get(unit.name)
+    data, rejects = known or [sha256_of(table, f"{table.uri}/{path}") for path in paths]
     return [
-        {"path": paths[0], "rows": count.rows, "reused": count.reused, "sha256": found[0]},
-        {"path": paths[1], "rows": count.rejects, "sha256": found[1]},
+        {"path": paths[0], "rows": count.rows, "reused": count.reused, "sha256": data},
+        {"path": paths[1], "rows": count.rejects, "sha256": rejects},
     ]
 
 
 def forget_files(table: Table, names: Iterable[str]) -> None:
     """Take the files of some units out of their plans' manifests, before rows are taken out of those files.
 
-    What a manifest names always has the digest that the manifest gives. `write_manifest` puts them back. A manifest that
-    doesn't name them is replaced, too: by another version, so that no run puts them back which has looked at them before.
+    What a manifest names always has the digest that the manifest gives. `write_manifest` puts them back. A manifest
+    that doesn't name them gets another version, too, so that no run puts them back which has looked at them before.
 
     Raises:
         TransientError: Other runs replaced a manifest again and again meanwhile.

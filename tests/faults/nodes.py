@@ -103,7 +103,7 @@ def cluster_of_nodes(surroundings: Surroundings) -> Iterator[Nodes]:
             try:
                 process.communicate(timeout=60)  # the end of its input is the end of the cluster
             finally:
-                left = processes_of(surroundings)
+                _, left = psutil.wait_procs(processes_of(surroundings), timeout=30)  # workers notice a moment later
                 for each in left:
                     each.kill()
                 psutil.wait_procs(left, timeout=10)

@@ -13,11 +13,12 @@ from tests import samples
 from tests.fault_proxy import CONDITIONS, Fault, FaultProxy
 from tests.jobs.test_jobs import run_embed
 from tests.oracle import check
-from tests.s3 import S3Server
+from tests.s3 import ENVIRONMENT, S3Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.s3, pytest.mark.usefixtures("ray_cluster")]
 
 NUM_IMAGES, UNIT_SIZE = 24, 6
+SECRET = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
 
 
 class Work:
@@ -42,7 +43,9 @@ class Work:
         options = {**self.proxy.options, "config_kwargs": {"retries": {"total_max_attempts": 2, "mode": "standard"}}}
         remote = ("--storage-options", json.dumps(options), "--table-storage-options", json.dumps(options))
         arguments = (*remote, "--unit-size", UNIT_SIZE, *more)
-        return run_embed(capsys, self.source, self.table, *arguments)  # type: ignore[arg-type]
+        code, record = run_embed(capsys, self.source, self.table, *arguments)  # type: ignore[arg-type]
+        assert SECRET not in json.dumps(record)
+        return code, record
 
     def files(self, folder: str = "") -> dict[str, str]:
         """Return the versions of the table's files, by their URIs."""
@@ -53,6 +56,7 @@ class Work:
         found = check(self.table, self.planned, self.options)
         assert not found.rejects
         assert sorted(found.rows) == sorted(self.planned)
+        assert not any(SECRET.encode() in self.store.read_bytes(uri) for uri in self.files())
 
 
 def test_embed__bursts_of_refusals_cost_no_image(
@@ -74,10 +78,10 @@ def test_embed__bursts_of_refusals_cost_no_image(
     work.check()
 
 
-def test_embed__what_lasts_leaves_units_pending_and_the_same_command_completes(
+def test_embed__refused_access_leaves_units_pending_and_the_same_command_completes(
     s3_server: S3Server, proxy: FaultProxy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    work = Work("lasting", s3_server, proxy, tmp_path)
+    work = Work("refused", s3_server, proxy, tmp_path)
     listing = Fault(key=f"{work.key}.*prefix=images", status=403, code="AccessDenied")
     with proxy.fault(listing):
         code, record = work.embed(capsys)
@@ -97,28 +101,38 @@ def test_embed__what_lasts_leaves_units_pending_and_the_same_command_completes(
     assert 0 < record["ledger"]["pending"] <= NUM_IMAGES
     assert "The provided token has expired" in record["stderr"]
     assert "run the same command again" in record["stderr"]
-    before = work.files("data")
-
-    overload = Fault(methods=("GET",), key=f"{work.key}/images/007.jpg", code="ServiceUnavailable")
-    with proxy.fault(overload):
-        code, record = work.embed(capsys)
-    assert (code, record["ledger"]["rejected"], record["ledger"]["pending"]) == (1, 0, UNIT_SIZE)
-    assert f"{work.source}/007.jpg can't be read now" in record["stderr"]
-    assert before.items() <= work.files("data").items()
-    before = work.files("data")
+    before, pending = work.files("data"), record["ledger"]["pending"]
 
     commits = Fault(methods=("PUT",), key=f"{work.key}/table/data", status=403, code="AccessDenied")
     with proxy.fault(commits):
         code, record = work.embed(capsys)
-    assert (code, record["ledger"]["rejected"], record["ledger"]["pending"]) == (1, 0, UNIT_SIZE)
+    assert (code, record["ledger"]["rejected"], record["ledger"]["pending"]) == (1, 0, pending)
     assert "It can't be committed" in record["stderr"]
     assert f"Access Denied: '{work.table}/data/" in record["stderr"]
     assert (work.files("data"), work.files("manifests")) == (before, {})
 
     code, record = work.embed(capsys)
+    assert (code, record["new"]["embedded"]) == (0, pending), record["stderr"]
+    assert before.items() <= work.files("data").items()
+    assert all(fault.hits for fault in (listing, planning, expired, commits))
+    work.check()
+
+
+def test_embed__a_store_that_stays_overloaded_leaves_units_pending(
+    s3_server: S3Server, proxy: FaultProxy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = Work("overloaded", s3_server, proxy, tmp_path)
+    with proxy.fault(Fault(methods=("GET",), key=f"{work.key}/images/007.jpg", code="ServiceUnavailable")) as fault:
+        code, record = work.embed(capsys)
+    assert (code, record["ledger"]["rejected"], record["ledger"]["pending"]) == (1, 0, UNIT_SIZE)
+    assert f"{work.source}/007.jpg can't be read now" in record["stderr"]
+    assert "asks to slow down: Service is unable to handle request" in record["stderr"]
+    assert set(fault.hits) == {("GET", f"{work.source[4:]}/007.jpg")}
+    before = work.files("data")
+    assert len(before) == NUM_IMAGES // UNIT_SIZE - 1
+    code, record = work.embed(capsys)
     assert (code, record["new"]["embedded"]) == (0, UNIT_SIZE), record["stderr"]
     assert before.items() <= work.files("data").items()
-    assert all(fault.hits for fault in (listing, planning, expired, overload, commits))
     work.check()
 
 

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pipeline.heads import load_head, save_head
 from pipeline.storage import Conditions, Store, store_for
 from tests.fault_proxy import CONDITIONS, Fault, FaultProxy
+from tests.heads.test_heads import linear_head
 from tests.s3 import S3Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.s3]
@@ -130,6 +132,14 @@ def test_writing__one_that_another_writer_is_at_is_tried_again(store: Store, buc
     assert sum(conflict.hits.values()) == 3
 
 
+def test_save_head__every_answer_is_lost_once(store: Store, bucket: str, proxy: FaultProxy) -> None:
+    head = linear_head()
+    with proxy.fault(Fault("swallow", methods=("PUT",), key=f"^/{bucket[5:]}", each_key=True, times=1)) as fault:
+        save_head(head, f"{bucket}/head", proxy.options)
+    assert len(fault.hits) == 2
+    assert load_head(f"{bucket}/head", proxy.options).sha256 == head.sha256
+
+
 #: Conditions that a store doesn't mind, and what it does about them.
 LACKING = [
     pytest.param("refuse", CONDITIONS, Conditions(create=False, replace=False), id="not implemented"),
@@ -170,6 +180,13 @@ def test_probed__finds_out_and_leaves_everything_as_it_is(
         assert probed.read_bytes(uri) == b"newer"
         assert {info.uri for info in store.list_files(bucket)} == {uri, f"{bucket}/other"}
     assert not no_delete.hits
+
+
+def test_probed__a_store_that_allows_no_such_put_is_taken_to_mind(store: Store, bucket: str, proxy: FaultProxy) -> None:
+    store.replace(f"{bucket}/table.json", b"{}")
+    with proxy.fault(Fault(methods=("PUT",), key=f"^/{bucket[5:]}", status=403, code="AccessDenied")) as fault:
+        assert store.probed(f"{bucket}/table.json").conditions == Conditions()
+    assert sum(fault.hits.values()) == 2
 
 
 def test_put_if_absent__a_store_that_ignores_conditions_is_not_noticed_without_probing(

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.integration.head import ray_head
 from tests.integration.processes import ROOT
 
 
@@ -57,51 +53,11 @@ def test_cluster_yaml__starts_ray_with_a_token_and_a_private_dashboard(descripti
     assert "/home/ray/.ray/auth_token" in description["file_mounts"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def running_cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A Ray head on loopback, as ``ray start`` makes it; yields the environment that reaches it."""
-    temporary = tempfile.mkdtemp(prefix="r-", dir="/tmp")
-    port, dashboard = free_port(), free_port()
-    environment = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(16),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    environment.pop("RAY_ADDRESS", None)
-    command = [
-        *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"),
-        *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"),
-        *("--dashboard-host=127.0.0.1", f"--temp-dir={temporary}", "--disable-usage-stats"),
-    ]
-    with open(tmp_path / "ray.log", "w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            address = f"http://127.0.0.1:{dashboard}"
-            wait_for_dashboard(address, process, tmp_path / "ray.log")
-            yield {**environment, "RAY_API_SERVER_ADDRESS": address}
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)  # Ray's processes are in the group of their own that it started
-            process.wait()
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def wait_for_dashboard(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    host, _, port = address.removeprefix("http://").partition(":")
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex((host, int(port))) == 0:
-                return
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.2)
-    raise AssertionError(log.read_text())
+    """A head that requires a token; yields the environment that reaches it."""
+    with ray_head(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16)) as head:
+        yield {**head.environment, "RAY_API_SERVER_ADDRESS": head.dashboard}
 
 
 def test_jobs__submitted_to_a_running_cluster(

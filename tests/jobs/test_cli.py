@@ -78,6 +78,13 @@ def test_parse__config_file_is_strict(tmp_path: Path, text: str, message: str) -
         parse("--config", str(config))
 
 
+@pytest.mark.parametrize("value", ['{"secret": "geheim"', '["geheim"]', "geheim", '{"secret": geheim}'])
+def test_parse__an_object_that_is_no_json_is_an_error_that_does_not_quote_it(value: str) -> None:
+    with pytest.raises(ConfigError, match="--storage-options: expected an object as JSON") as caught:
+        parse("--source", "s", "--table", "t", "--storage-options", value)
+    assert "geheim" not in str(caught.value)
+
+
 def test_parse__does_not_read_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIT_SIZE", "3")
     monkeypatch.setenv("unit_size", "3")

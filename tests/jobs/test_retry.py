@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import embed, retry
-from tests import samples
+from tests import samples, tiffs
 from tests.oracle import check
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -93,3 +93,18 @@ def test_retry__says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "found no table.json there" in capsys.readouterr().err
     assert retry.main(["--table", str(tmp_path), "--code", "no_such"]) == 2
     assert "Option --code" in capsys.readouterr().err
+
+
+def test_retry__takes_up_tiffs_once_they_are_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, table, allowed = tmp_path / "images", tmp_path / "table", tmp_path / "allowed"
+    images = {"a.jpg": samples.jpeg(1), **{name: tiffs.tiff_images()[name] for name in ("plain.tiff", "16-bit.tiff")}}
+    planned = [str(samples.write(source / name, data)) for name, data in images.items()]
+    common = ("--source", source, "--backbone", "pixels", "--max-reject-fraction", 1)
+    code, record = run(capsys, embed, *common, "--table", allowed, "--allow-tiff")
+    assert (code, record["ledger"]["embedded"], rejects(allowed)) == (0, 3, [])
+
+    code, record = run(capsys, embed, *common, "--table", table)
+    assert (code, rejects(table)) == (0, ["16-bit.tiff unsupported", "plain.tiff unsupported"])
+    code, record = run(capsys, retry, "--table", table, "--code", "unsupported", "--allow-tiff")
+    assert (code, record["again"], record["ledger"]["embedded"], rejects(table)) == (0, 2, 3, [])
+    check(str(table), planned)

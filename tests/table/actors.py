@@ -86,11 +86,11 @@ class World:
         rows, rejects = [], []
         for name in names:
             for uri in self.members(name):
-                sha256 = str(self.versions[name])
+                found = {"uri": uri, "sha256": str(self.versions[name])}
                 if uri in self.unreadable | unreadable:
-                    rejects.append({"uri": uri, "sha256": sha256, "stage": "read", "code": "missing", "message": "gone"})
+                    rejects.append({**found, "stage": "read", "code": "missing", "message": "gone"})
                 else:
-                    rows.append({"uri": uri, "sha256": sha256, "width": 1, "height": 1, "embedding": [0.5]})
+                    rows.append({**found, "width": 1, "height": 1, "embedding": [0.5]})
         schema = data_schema("float32", 1)
         return pa.Table.from_pylist(rows, schema=schema), pa.Table.from_pylist(rejects, schema=REJECT_SCHEMA)
 
@@ -147,9 +147,7 @@ class Run:
 
     def task(self, unit: Unit, unreadable: set[str]) -> None:
         """Try one unit, as one of this run's tasks."""
-        committed = attempt(
-            self.table, self.world, self.commit, unit, self.source == "tar", self.name, unreadable
-        )
+        committed = attempt(self.table, self.world, self.commit, unit, self.source == "tar", self.name, unreadable)
         if committed.sha256 is not None:
             self.digests[unit.name] = committed.sha256
 

@@ -12,35 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from pipeline.errors import TransientError
 from pipeline.table import Table, commit_unit, create_table, plan_retry
 from tests.memory_store import Fate, MemoryStore, Writer
+from tests.table.actions import ACTIONS, BEGINNINGS, MOST_WRITERS, TOGETHER
 from tests.table.actors import CONTAINERS, INFO, NEVER_REMOVED, SOURCES, Commit, Run, World
 from tests.table.oracle import Oracle
 
-#: Writers alive at once, at most; more make schedules longer and find nothing more.
-_MOST_WRITERS = 4
 #: Steps of one writer after which it can only be going round in a circle.
 _MOST_STEPS = 5_000
 #: Rounds over all sources after which nothing may be left to do: a run that ends may leave work to another source's.
 _MOST_ROUNDS = 5
-_FOLDERS = ("plans", "rejects", "data", "manifests")
-#: Which sources take part: most of what can go wrong needs one.
-_TOGETHER = [("folder",), ("folder",), ("tar",), ("folder", "manifest"), tuple(SOURCES)]
-_WHICH = st.integers(0, _MOST_WRITERS - 1)
-#: A name of a source by its number, and one of its members where it is a container.
-_IMAGE = st.tuples(st.integers(0, 2), st.integers(0, 2))
-_FATES = [fate for fate in Fate if fate is not Fate.HAPPENS]
-_START = st.tuples(st.just("start"), _WHICH, st.sampled_from(["run", "run", "run", "prune", "retry"]))
-_TASK = st.tuples(st.just("start_task"), _WHICH, st.integers(0, 3), _IMAGE)
-_TURN = st.tuples(
-    st.just("turn"), st.sampled_from(["change", "change", "mend or break", "list or drop"]), _WHICH, _IMAGE
-)
-_GO = st.tuples(st.just("go"), _WHICH, st.integers(1, 3))
-_GO_TO = st.tuples(st.just("go_to"), _WHICH, st.sampled_from(_FOLDERS), st.booleans())
-_FINISH = st.tuples(st.just("finish"), _WHICH)
-_TROUBLE = st.tuples(st.just("trouble"), _WHICH, st.sampled_from(_FATES))
-#: Each as often as it is of use.
-ACTIONS = st.sampled_from(
-    [_START] * 3 + [_TASK] + [_TURN] * 2 + [_GO] + [_GO_TO] * 4 + [_FINISH] * 2 + [_TROUBLE]
-).flatmap(lambda strategy: strategy)
 
 
 class CommitProtocol(RuleBasedStateMachine):
@@ -78,23 +57,21 @@ class CommitProtocol(RuleBasedStateMachine):
         self.runs.append(run)
         return run
 
-    @initialize(sources=st.sampled_from(_TOGETHER), done=st.booleans(), changed=st.booleans(), bound=st.booleans())
-    def prepare(self, sources: tuple[str, ...], done: bool, changed: bool, bound: bool) -> None:
+    @initialize(sources=st.sampled_from(TOGETHER), beginning=st.sampled_from(BEGINNINGS))
+    def prepare(self, sources: tuple[str, ...], beginning: str) -> None:
         """Begin where it takes chance long to get to.
 
         Args:
             sources: Which sources take part.
-            done: A run over each has come to its end.
-            changed: After that, their first image has changed.
-            bound: Then, a process died after it had settled the rejects of a unit, and one of its images has become
-                unreadable since.
+            beginning: ``done``: a run over each has come to its end. ``changed``: after that, an image has changed.
+                ``bound``: a process died after it had settled a unit's rejects, and an image became unreadable then.
         """
         self.sources = sources
-        for source in sources if done else ():
+        for source in sources if "done" in beginning else ():
             self._run_alone(source)
-        if changed:
+        if "changed" in beginning:
             self.turn("change", 0, (0, 0))
-        if bound:
+        if "bound" in beginning:
             run = self._new_run(sources[0])
             self._start(run.name, lambda: run.work(lambda: run.plan(False)))
             for writer in list(self.writers):
@@ -108,10 +85,12 @@ class CommitProtocol(RuleBasedStateMachine):
         name, *arguments = action
         getattr(self, name)(*arguments)
 
-    def start(self, source: int, kind: str) -> None:
-        """Let another driver come."""
-        if len(self.writers) == _MOST_WRITERS:
+    def start(self, source: int, kind: str, changed: int | None) -> None:
+        """Let another driver come, after one of its images has changed or none."""
+        if len(self.writers) == MOST_WRITERS:
             return
+        if changed is not None:
+            self.turn("change", source, (changed, 0))
         if kind == "retry":
             self._start("retry", self._retry)
             return
@@ -125,7 +104,7 @@ class CommitProtocol(RuleBasedStateMachine):
     def start_task(self, which: int, unit: int, image: tuple[int, int]) -> None:
         """Let another process try a unit, as Ray does where it takes one for lost; one image it may find unreadable."""
         runs = [run for run in self.runs if run.tried]
-        if len(self.writers) == _MOST_WRITERS or not runs:
+        if len(self.writers) == MOST_WRITERS or not runs:
             return
         run = runs[-1 - which % len(runs)]
         tried = list(run.tried)[-1 - unit % len(run.tried)]
@@ -148,9 +127,12 @@ class CommitProtocol(RuleBasedStateMachine):
             for _ in range(steps):
                 self._step(writer)
 
-    def go_to(self, which: int, folder: str, beyond: bool) -> None:
-        """Let a writer go on until it is about to write into a folder, or has done so."""
+    def go_to(self, which: int, folder: str, passes: int, beyond: bool) -> None:
+        """Let a writer go on until it is about to write into a folder, after some such writes; or has done so."""
         for writer in self._writer(which):
+            for _ in range(passes):
+                self._go_to(writer, folder)
+                self._step(writer)
             self._go_to(writer, folder)
             if beyond:
                 self._step(writer)

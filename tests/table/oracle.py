@@ -107,7 +107,7 @@ class Oracle:
         return holders
 
     def check_done(self) -> None:
-        """Check what must be true once nothing is pending: each promised image has one row, in the unit that holds it."""
+        """Check what must be true once nothing is pending: each image has one row, in the unit that holds it."""
         data, rejects = self.rows("data"), self.rows("rejects")
         rows = {name: {**data[name], **rejects[name]} for name in data}
         left = Counter(uri for found in rows.values() for uri in found)
