@@ -89,6 +89,10 @@ class ClusterMemory:
             return None
         return Embedded(rows["width"][row].as_py(), rows["height"][row].as_py(), vector.tobytes())
 
+    def close(self) -> None:
+        """End the index."""
+        ray.kill(self._actor)
+
     def add(self, uri: str, sha256: list[str]) -> None:
         """Note what a unit has committed, where it can be copied from."""
         if any(uri.startswith(f"{table.uri}/") for table in self._tables):

@@ -239,7 +239,7 @@ def _graph(
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=COMMIT_CPUS,
-            compute=TaskPoolStrategy(layout.max_commits),
+            compute=TaskPoolStrategy(min(layout.max_commits, num_units)),
             max_retries=_MAX_RETRIES,
         )
     return reports

@@ -100,9 +100,12 @@ def work(
         if connection.dashboard:
             logger.info("Ray dashboard: %s", connection.dashboard)
         run = _Run(task, options, connection.can_grow, outcome or Outcome())
-        with watch(run.monitor, partial(run.listen, on_progress)):
-            while run.pending and run.next_pass():
-                pass
+        try:
+            with watch(run.monitor, partial(run.listen, on_progress)):
+                while run.pending and run.next_pass():
+                    pass
+        finally:
+            run.close()
     run.outcome.seconds += time.perf_counter() - started
     return run.outcome
 
@@ -131,6 +134,12 @@ class _Run:
         self._pass: tuple[Layout, Growth] | None = None
         self._signs = Signs()
         self._alone: set[str] = set()
+
+    def close(self) -> None:
+        """End the run's own actors: a cluster that lives on would keep them as long as this process has handles."""
+        ray.kill(self.monitor)
+        if self._memory is not None:
+            self._memory.close()
 
     def listen(self, on_progress: ProgressCallback | None, signs: Signs) -> None:
         """Take the signs of life that the processes at work give."""
@@ -169,7 +178,10 @@ class _Run:
         further = len(left) < len(self.pending) or self._watchdog.lost_a_node or not suspects <= self._alone
         for name in sorted(silent):
             what = "reading it" if name in suspects else "embedding or committing it"
-            outcome.troubles[name] = ended or f"Two processes died while {what}; --verbose shows Ray's log."
+            outcome.troubles[name] = ended or (
+                f"Two processes died while {what}, or Ray had no space for its images (`df`, `ray memory`); --verbose "
+                "shows Ray's log."
+            )
         self._alone |= suspects
         self.pending = [unit for unit in left if unit.name not in bound]
         outcome.bound |= bound

@@ -34,6 +34,7 @@ def files(table: Path) -> dict[str, bytes]:
     return {str(path.relative_to(table)): path.read_bytes() for path in table.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_embed__a_full_disk_is_told_and_the_run_goes_on_once_there_is_space(
     disk: SmallDisk, surroundings: Surroundings, images: list[str]
 ) -> None:

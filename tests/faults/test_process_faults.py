@@ -72,6 +72,7 @@ def test_embed__an_image_that_kills_its_process_is_one_reject(surroundings: Surr
     assert (code, record["new"]["rejected"]) == (0, 0), err
 
 
+@pytest.mark.slow
 def test_embed__a_hang_ends_in_a_time_out_and_can_be_resumed(surroundings: Surroundings, tmp_path: Path) -> None:
     planned, table = write_images(tmp_path / "images", 12, ASLEEP=7), tmp_path / "table"
     surroundings.set_failpoints({"point": "decode", "action": "sleep", "seconds": 900, "match": "ASLEEP"})
@@ -114,6 +115,7 @@ def test_embed__two_drivers_at_once_make_one_exact_table(surroundings: Surroundi
     check(str(table), planned)
 
 
+@pytest.mark.slow
 def test_embed__a_writer_that_slept_through_another_run_changes_nothing(
     surroundings: Surroundings, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ class Work:
         assert not any(SECRET.encode() in self.store.read_bytes(uri) for uri in self.files())
 
 
+@pytest.mark.slow
 def test_embed__bursts_of_refusals_cost_no_image(
     s3_server: S3Server, proxy: FaultProxy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +119,7 @@ def test_embed__refused_access_leaves_units_pending_and_the_same_command_complet
     work.check()
 
 
+@pytest.mark.slow
 def test_embed__a_store_that_stays_overloaded_leaves_units_pending(
     s3_server: S3Server, proxy: FaultProxy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +171,7 @@ def test_embed__the_answer_to_every_first_put_is_lost(
     assert (code, record["new"]["embedded"], work.files()) == (0, 0, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["refuse", "ignore"])
 def test_embed__a_store_without_conditions_that_denies_delete(
     s3_server: S3Server, proxy: FaultProxy, tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str

@@ -56,6 +56,8 @@ def test_verify__a_table_and_some_of_its_rows(image_folder: Path, tmp_path: Path
         assert line in record["stderr"]
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_verify__rows_of_every_form_of_source(form: str, image_folder: Path, tmp_path: Path, capsys: Capture) -> None:
     source = FORMS[form](image_folder, tmp_path)
