@@ -20,7 +20,7 @@ from pipeline.table import (
     planned_changes,
     write_manifest,
 )
-from pipeline.work import Outcome
+from pipeline.task import Outcome
 
 logger = logging.getLogger(__name__)
 

@@ -35,12 +35,14 @@ class Resources:
         num_gpus: GPUs of all nodes.
         cpus_per_node: CPUs of the smallest node that has any, at least 1.
         num_cpu_nodes: Nodes that have CPUs, at least 1.
+        nodes: The nodes' ids.
     """
 
     num_cpus: float
     num_gpus: float
     cpus_per_node: float
     num_cpu_nodes: int
+    nodes: frozenset[str] = frozenset()
 
 
 def is_local() -> bool:
@@ -117,7 +119,7 @@ def connect(verbose: bool = False) -> Iterator[Connection]:
 
 
 def _require_private(dashboard: str = "") -> None:
-    hosts = [str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    hosts = [str(node["NodeManagerAddress"]) for node in _alive_nodes()]
     host = dashboard.rpartition(":")[0].strip("[]")
     require_private(ray.get_runtime_context().gcs_address, [*hosts, host] if host else hosts)
 
@@ -147,18 +149,18 @@ def _short_temp_dir() -> str:
     return tempfile.mkdtemp(prefix="ray-", dir=folder if len(folder) <= _LONGEST_TEMP_DIR else "/tmp")  # noqa: S108
 
 
-def alive_nodes() -> frozenset[str]:
-    """Return the ids of the nodes that the connected cluster has now."""
-    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
-
-
 def resources() -> Resources:
     """Return what the connected cluster has now."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    cpus = [node.get("CPU", 0.0) for node in nodes if node.get("CPU", 0.0) > 0]
+    nodes = _alive_nodes()
+    cpus = [cpus for node in nodes if (cpus := node["Resources"].get("CPU", 0.0)) > 0]
     return Resources(
         num_cpus=sum(cpus),
-        num_gpus=sum(node.get("GPU", 0.0) for node in nodes),
+        num_gpus=sum(node["Resources"].get("GPU", 0.0) for node in nodes),
         cpus_per_node=max(1.0, min(cpus, default=1.0)),
         num_cpu_nodes=max(1, len(cpus)),
+        nodes=frozenset(node["NodeID"] for node in nodes),
     )
+
+
+def _alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

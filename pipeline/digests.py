@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 #: One row a digest: its two halves.
 Digests = NDArray[np.uint64]
@@ -101,3 +102,29 @@ _Run = tuple[NDArray[np.uint64], NDArray[np.uint64], Numbers]
 def _sorted(first: NDArray[np.uint64], rest: NDArray[np.uint64], numbers: Numbers) -> _Run:
     order = np.argsort(first, kind="stable")  # stable: merges what is sorted in parts
     return first[order], rest[order], numbers[order]
+
+
+class GrowingArray:
+    """A NumPy array that grows at its end."""
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self._array: NDArray[Any] = np.zeros(1024, dtype)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """Return what it holds; writing to it writes to the array."""
+        return self._array[: self._length]
+
+    def extend(self, values: NDArray[Any]) -> None:
+        """Put more at the end."""
+        needed = self._length + len(values)
+        if needed > len(self._array):
+            grown = np.zeros(max(needed, len(self._array) * 3 // 2), self._array.dtype)
+            grown[: self._length] = self.values
+            self._array = grown
+        self._array[self._length : needed] = values
+        self._length = needed

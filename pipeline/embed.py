@@ -47,11 +47,12 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
         TooManyRejects: All images are done, but too many of them are rejects.
     """
     # Ray and PyTorch take seconds to import: not before the options are known to be right.
+    from pipeline.actor import BackboneSpec
     from pipeline.backbones import load_backbone, resolve_weights
-    from pipeline.graph import BackboneSpec
-    from pipeline.runs import embedding_target, plan_all, run
+    from pipeline.runs import plan_all, run
     from pipeline.sources import described, open_source
     from pipeline.table import TableInfo, open_table
+    from pipeline.targets import embedding_target
 
     source = open_source(options)
     table = open_table(options.table, options.table_storage_options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -16,18 +15,14 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
 
-from pipeline import storage
-from pipeline.backbones import Preprocessing, load_backbone
+from pipeline.actor import BackboneSpec, EmbedActor
 from pipeline.content import ClusterMemory
-from pipeline.contract import FeatureContract
-from pipeline.engines import Engine, load_engine
 from pipeline.growth import NO_AUTOSCALING
 from pipeline.images import Limits
 from pipeline.layout import COMMIT_CPUS, EngineSpec, Layout
-from pipeline.monitor import EmbedReporter, ReadReporter
+from pipeline.monitor import ReadReporter
 from pipeline.sources import Source
 from pipeline.stages.commit import Finish, UnitReport, commit_and_report
-from pipeline.stages.embed import embed_unit, give_up
 from pipeline.stages.read import read_block
 from pipeline.table import Table, Unit
 
@@ -39,16 +34,6 @@ _UNKNOWN_IMAGES = 1024
 # which reads it image by image. (Ray Data's own default is to try for ever.) Actors restart as often as it takes: each
 # restart costs a unit one of its two tries, so an image can't keep them at it, while spot nodes may go for days.
 _MAX_RETRIES, _MAX_ACTOR_RESTARTS = 1, -1
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneSpec:
-    """What an actor needs to load the backbone where it runs: names and a URI, never the weights themselves."""
-
-    contract: FeatureContract
-    preprocessing: Preprocessing
-    weights: str
-    cache_dir: str
 
 
 class PlannedUnits(Datasource):
@@ -80,48 +65,6 @@ class PlannedUnits(Datasource):
             )
             for unit in self._units
         ]
-
-
-class EmbedActor:
-    """Holds a loaded engine and embeds the units that come by."""
-
-    def __init__(
-        self, backbone: BackboneSpec, spec: EngineSpec, layout: Layout, embedding_type: pa.DataType, monitor: Any
-    ) -> None:
-        self._embedding_type, self._report = embedding_type, EmbedReporter(monitor)
-        self._engine: Engine | Exception
-        try:
-            self._engine = _load(backbone, spec, layout)
-        except Exception as error:  # what a constructor raises, Ray buries; so each unit brings it to the driver
-            storage.log_traceback(logger, "The engine can't be loaded.")
-            self._engine = error
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Embed one unit."""
-        if isinstance(self._engine, Exception):
-            return give_up(block, self._embedding_type, self._engine)
-        try:
-            return embed_unit(self._engine, block, self._embedding_type, self._report)
-        finally:
-            self._report.flush()
-
-
-def _load(backbone: BackboneSpec, spec: EngineSpec, layout: Layout) -> Engine:
-    loaded = load_backbone(
-        backbone.contract.backbone,
-        backbone.weights,
-        backbone.preprocessing.name,
-        cache_dir=backbone.cache_dir,
-        expected=backbone.contract,
-    )
-    return load_engine(
-        loaded,
-        layout.engine,
-        spec.precision,
-        batch_size=spec.batch_size,
-        device=layout.device,
-        num_threads=layout.num_threads,
-    )
 
 
 def embed_units(

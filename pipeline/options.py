@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +31,11 @@ class Options(BaseModel):
         return self.model_dump(mode="json")
 
 
+def flags(names: Iterable[str]) -> str:
+    """Return options as they are written on the command line: ``--batch-size, --device``."""
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
 def explain(error: ValidationError) -> str:
     """Return one line for each wrong option: its name, what was expected and what was got."""
     lines = []
@@ -37,7 +43,7 @@ def explain(error: ValidationError) -> str:
         if not item["loc"]:  # about several options together
             lines.append(f"Options: {item['msg'].removeprefix('Value error, ')}.")
             continue
-        name = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-")
+        name = flags([".".join(str(part) for part in item["loc"])])
         if item["type"] == "missing":
             lines.append(f"Option {name} is required.")
         elif item["type"] == "extra_forbidden":

@@ -15,7 +15,7 @@ from pipeline import storage
 from pipeline.contract import require_same_features
 from pipeline.errors import TableError
 from pipeline.heads import Head, classify, load_head
-from pipeline.options import Options
+from pipeline.options import Options, flags
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.run_options import RunOptions
 from pipeline.sources.options import SourceOptions
@@ -66,7 +66,7 @@ class PredictOptions(RunOptions, _PredictSource, _PredictWhat):
         of_a_run = (set(RunOptions.model_fields) | set(SourceOptions.model_fields) | {"weights"}) - _WITH_A_TABLE
         given = self.model_fields_set & of_a_run
         if self.table is not None and given:
-            names = ", ".join("--" + name.replace("_", "-") for name in sorted(given))
+            names = flags(sorted(given))
             raise ValueError(f"{names} can be used with --source only, since a table's images are embedded already")
         return self
 
@@ -107,25 +107,16 @@ def _predict_source(
     on_progress: ProgressCallback | None,
 ) -> dict[str, Any]:
     # Ray and PyTorch take seconds to import: a table is classified without them.
-    from pipeline.backbones import load_backbone, resolve_weights
-    from pipeline.graph import BackboneSpec
-    from pipeline.runs import Target, plan_all, run
+    from pipeline.runs import plan_all, run
     from pipeline.sources import described, open_source
+    from pipeline.targets import Target, backbone_of
 
     plans = {plan.name for plan in list_plans(table)}
     _refuse_other_input(table, [name for name in committed_names(table) if name.rpartition("-")[0] not in plans])
     source = open_source(options)
-    contract = head.contract
-    weights = options.weights or contract.weights
-    preset = str(contract.preprocessing["name"])
-    loaded = load_backbone(contract.backbone, weights, preset, cache_dir=options.cache_dir)
-    require_same_features(
-        contract, loaded.contract, f"Head {options.head}", "Give the weights that it was trained with as --weights."
-    )
-    backbone = BackboneSpec(
-        contract, loaded.preprocessing, resolve_weights(contract.backbone, weights), options.cache_dir
-    )
-    vector = embedding_type("float32", contract.embedding_dim)
+    advice = "Give the weights that it was trained with as --weights."
+    backbone = backbone_of(head.contract, options.weights, options.cache_dir, f"Head {options.head}", advice)
+    vector = embedding_type("float32", head.contract.embedding_dim)
     finish = partial(_classify, head=head)
     target = Target(table, info, backbone, vector, lambda _: finish)
     return run(options, source, target, partial(plan_all, options, source, target, described(options)), on_progress)

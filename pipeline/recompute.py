@@ -18,8 +18,7 @@ from pipeline.backbones import Backbone
 from pipeline.engines import Engine, embed
 from pipeline.errors import ImageReject, PipelineError, RejectCode
 from pipeline.images import MAX_IMAGE_PIXELS, Limits, Pixels, decode
-from pipeline.sources import Fetched, Source, open_source
-from pipeline.sources.options import SourceOptions
+from pipeline.sources import Fetched, Source, reopened
 from pipeline.table import Plan, Table, Unit, embeddings, read_file, ref_columns, unit_refs
 
 _COLUMNS = ("uri", "sha256", "width", "height", "embedding")
@@ -113,7 +112,7 @@ def recompute(
         try:
             key = json.dumps(plan.opened_with, sort_keys=True)
             if key not in sources:
-                sources[key] = open_source(SourceOptions(**plan.opened_with))
+                sources[key] = reopened(plan.opened_with)
             for image in _images(table, plan, unit, sources[key], left, max_bytes):
                 decoded = _decoded(image, expected[image.uri], where, max_bytes, result)
                 if decoded is not None:

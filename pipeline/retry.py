@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import Field
 
 from pipeline import storage
-from pipeline.contract import require_same_features
 from pipeline.errors import ConfigError, PipelineError, RejectCode, RunIncomplete, TableError, TooManyRejects
 from pipeline.options import Options
 from pipeline.progress import ProgressCallback
 from pipeline.run_options import WorkOptions
+
+_ADVICE = "Give the weights that it was made with as --weights."
 
 
 class _RetryWhat(Options):
@@ -43,26 +44,16 @@ def retry(options: RetryOptions, on_progress: ProgressCallback | None = None) ->
         TooManyRejects: All images are done, but too many of them are rejects.
     """
     # Ray and PyTorch take seconds to import: not before the options are known to be right.
-    from pipeline.backbones import load_backbone, resolve_weights
-    from pipeline.graph import BackboneSpec
-    from pipeline.runs import embedding_target, run
-    from pipeline.sources import open_source
-    from pipeline.sources.options import SourceOptions
+    from pipeline.runs import run
+    from pipeline.sources import reopened
     from pipeline.table import open_table, plan_retry, read_info
+    from pipeline.targets import backbone_of, embedding_target
 
     table = open_table(options.table, options.table_storage_options)
     info = read_info(table)
     if info.kind != "embeddings":
         raise TableError(f"Expected a table of embeddings at {table.uri}, got one of {info.kind}. Check --table.")
-    weights = options.weights or info.contract.weights
-    preset = str(info.contract.preprocessing["name"])
-    loaded = load_backbone(info.contract.backbone, weights, preset, cache_dir=options.cache_dir)
-    require_same_features(
-        info.contract, loaded.contract, f"Table {table.uri}", "Give the weights that it was made with as --weights."
-    )
-    backbone = BackboneSpec(
-        info.contract, loaded.preprocessing, resolve_weights(info.contract.backbone, weights), options.cache_dir
-    )
+    backbone = backbone_of(info.contract, options.weights, options.cache_dir, f"Table {table.uri}", _ADVICE)
     target = embedding_target(table, info, backbone)
     sums = _Sums(table.uri, info.contract.to_json())
     for source, planned in plan_retry(table, info.digest, [code.value for code in options.code]).items():
@@ -73,8 +64,7 @@ def retry(options: RetryOptions, on_progress: ProgressCallback | None = None) ->
                 "package wrote them. Run jobs.embed with that source again."
             )
         try:
-            opened = open_source(SourceOptions(**opened_with))
-            sums.add(run(options, opened, target, lambda planned=planned: planned, on_progress))  # type: ignore[misc]
+            sums.add(run(options, reopened(opened_with), target, lambda planned=planned: planned, on_progress))  # type: ignore[misc]
         except (RunIncomplete, TooManyRejects) as error:
             sums.add(error.record or {}, error)
     return sums.record()

@@ -6,8 +6,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,13 +15,12 @@ from pipeline.accounts import judge, log_plan, new_work, redacted, skipped_text,
 from pipeline.contract import require_same_features
 from pipeline.engines import require_here
 from pipeline.errors import ConfigError, TableError
-from pipeline.graph import BackboneSpec
 from pipeline.progress import ProgressCallback
 from pipeline.run_options import RunOptions, WorkOptions
 from pipeline.sources import Source
-from pipeline.stages.commit import Finish, to_schema
 from pipeline.table import (
     Counts,
+    Ledger,
     Listing,
     Planned,
     Table,
@@ -33,7 +30,6 @@ from pipeline.table import (
     count_codes,
     count_units,
     create_table,
-    data_schema,
     forget_files,
     make_ledger,
     open_table,
@@ -44,29 +40,11 @@ from pipeline.table import (
     take_back,
     take_out_ahead,
 )
-from pipeline.work import Outcome, Task, work
+from pipeline.targets import Target
+from pipeline.task import Outcome, Task
+from pipeline.work import work
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a run writes.
-
-    Args:
-        table: Where.
-        info: What the table says of itself.
-        backbone: What to embed with, meeting the table's contract.
-        embedding_type: Arrow type of the embeddings on their way.
-        finish: Gives what makes the data files' columns, for the extra columns that the table has from each plan on,
-            by the plan's name.
-    """
-
-    table: Table
-    info: TableInfo
-    backbone: BackboneSpec
-    embedding_type: pa.DataType
-    finish: Callable[[Mapping[str, pa.Schema]], Finish]
 
 
 def run(
@@ -109,8 +87,7 @@ def run(
     table = probe(table)
     taken_back = take_back(table, planned.plans, lambda names: forget_files(table, names))
     counts = _count(table, planned)
-    everything = [*planned.units, *planned.others]
-    log_plan(planned, make_ledger(everything, counts), source)
+    log_plan(planned, _ledger(planned, counts), source)
     run_id = secrets.token_hex(4)
     outcome = Outcome()
     while any(unit.name not in counts for unit in planned.units):
@@ -125,7 +102,7 @@ def run(
             target.finish({plan.name: plan.columns for plan in planned.plans}),
             {"run": run_id, "contract": contract.to_json()},
             reuse,
-            make_ledger([*planned.units, *planned.others], counts),
+            _ledger(planned, counts),
             target.info.kind == "embeddings",
         )
         outcome = work(task, options, on_progress, outcome)
@@ -136,7 +113,7 @@ def run(
         counts = _count(table, planned)
         if {unit.name for unit in planned.units} <= known:
             break
-    ledger = make_ledger([*planned.units, *planned.others], counts)
+    ledger = _ledger(planned, counts)
     record = {
         "status": "done",
         "run": run_id,
@@ -165,13 +142,6 @@ def run(
         forget_files(table, planned.replaced | taken_back)  # whoever has put them back meanwhile
         write_manifests(table, target.info, planned, record, outcome)
     return judge(record, outcome, options, planned)
-
-
-def embedding_target(table: Table, info: TableInfo, backbone: BackboneSpec) -> Target:
-    """Return what makes an embedding table's rows."""
-    schema = data_schema(info.dtype or "float32", info.contract.embedding_dim)
-    vector = schema.field("embedding").type
-    return Target(table, info, backbone, vector, lambda columns: partial(to_schema, schema=schema, columns=columns))
 
 
 def plan_all(options: RunOptions, source: Source, target: Target, opened_with: dict[str, Any]) -> Planned:
@@ -230,6 +200,10 @@ def _open_reused(uri: str, options: WorkOptions, info: TableInfo) -> Table:
             "those of this run would be. Leave that --reuse out."
         )
     return table
+
+
+def _ledger(planned: Planned, counts: Mapping[str, Counts]) -> Ledger:
+    return make_ledger([*planned.units, *planned.others], counts)
 
 
 def _count(table: Table, planned: Planned) -> dict[str, Counts]:

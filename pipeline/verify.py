@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError, RunIncomplete, TableError, VerificationFailed
 from pipeline.images import MAX_IMAGE_BYTES
-from pipeline.options import Options
+from pipeline.options import Options, flags
 from pipeline.storage import default_cache_dir
 from pipeline.table import Plan, Table, TableInfo, list_plans, open_table, read_info
 from pipeline.table.audit import Audit, audit
@@ -61,8 +61,7 @@ class VerifyOptions(Options):
     def _belongs(self) -> VerifyOptions:
         given = [name for name in _OF_SAMPLE if name in self.model_fields_set]
         if self.sample is None and given:
-            names = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise ValueError(f"{names} can be used with --sample only")
+            raise ValueError(f"{flags(given)} can be used with --sample only")
         if not self.clean and "grace_s" in self.model_fields_set:
             raise ValueError("--grace-s can be used with --clean only")
         return self

@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.data.exceptions import SystemException
 from ray.exceptions import RayError
@@ -17,68 +14,22 @@ from ray.exceptions import RayError
 from pipeline import cluster, storage
 from pipeline.content import start_memory
 from pipeline.errors import ConfigError
-from pipeline.graph import BackboneSpec, embed_units
+from pipeline.graph import embed_units
 from pipeline.growth import Growth
 from pipeline.images import Limits
 from pipeline.layout import EngineSpec, Layout, plan_layout, room_for_actors
 from pipeline.monitor import Signs, start_monitor, watch
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.run_options import WorkOptions
-from pipeline.sources import Source
-from pipeline.stages.commit import Finish, UnitReport
-from pipeline.table import Ledger, Table, Unit, pending_units
+from pipeline.stages.commit import UnitReport
+from pipeline.table import Ledger, pending_units
+from pipeline.task import Outcome, Task
 from pipeline.watchdog import Stalled, Watchdog
 
 logger = logging.getLogger(__name__)
 
 #: Seconds to wait for the monitor's answer.
 _ANSWER_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a run has to do.
-
-    Args:
-        table: Where the rows go.
-        units: The run's units, done ones included.
-        source: Where their images are.
-        backbone: What to embed with.
-        embedding_type: Arrow type of the embeddings on their way.
-        finish: Makes the data files' columns.
-        identity: What identifies the run, stored in the data files.
-        reuse: Other tables of the same features, to copy embeddings from.
-        before: The ledger as it was.
-        has_embeddings: Whether the table's own rows can be copied from.
-    """
-
-    table: Table
-    units: list[Unit]
-    source: Source
-    backbone: BackboneSpec
-    embedding_type: pa.DataType
-    finish: Finish
-    identity: dict[str, Any]
-    reuse: tuple[Table, ...]
-    before: Ledger
-    has_embeddings: bool
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of the work.
-
-    Args:
-        reports: One for each unit that was tried.
-        troubles: Why units stay pending, by their names.
-        bound: Names of units that can't be committed as they are, since other rejects of them are settled.
-        seconds: Time that it took.
-    """
-
-    reports: list[UnitReport] = field(default_factory=list)
-    troubles: dict[str, str] = field(default_factory=dict)
-    bound: set[str] = field(default_factory=set)
-    seconds: float = 0.0
 
 
 def work(
@@ -145,10 +96,11 @@ class _Run:
         """Take the signs of life that the processes at work give."""
         self._signs = signs
         self._watchdog.note("work", signs)
-        self._watchdog.note_nodes(cluster.alive_nodes())
+        resources = cluster.resources()
+        self._watchdog.note_nodes(resources.nodes)
         if self._pass is not None:
             layout, growth = self._pass
-            growth.note_room(min(room_for_actors(self._spec, layout.device, cluster.resources()), len(self.pending)))
+            growth.note_room(min(room_for_actors(self._spec, layout.device, resources), len(self.pending)))
         if on_progress is not None:
             on_progress(self._report_progress(signs.embedded))
 
@@ -157,7 +109,7 @@ class _Run:
         outcome = self.outcome
         outcome.troubles.clear()
         ray.get(self.monitor.forget.remote())
-        self._watchdog.start(cluster.alive_nodes())
+        self._watchdog.start(cluster.resources().nodes)
         reported: set[str] = set()
         ended: str | None = None
         try:
@@ -178,10 +130,7 @@ class _Run:
         further = len(left) < len(self.pending) or self._watchdog.lost_a_node or not suspects <= self._alone
         for name in sorted(silent):
             what = "reading it" if name in suspects else "embedding or committing it"
-            outcome.troubles[name] = ended or (
-                f"Two processes died while {what}, or Ray had no space for its images (`df`, `ray memory`); --verbose "
-                "shows Ray's log."
-            )
+            outcome.troubles[name] = ended or self._why_silent(what)
         self._alone |= suspects
         self.pending = [unit for unit in left if unit.name not in bound]
         outcome.bound |= bound
@@ -227,6 +176,15 @@ class _Run:
         except RayError:
             return self._signs.reading
         return signs.reading
+
+    def _why_silent(self, what: str) -> str:
+        """Return why a pass has not told what became of a unit."""
+        if self._watchdog.lost_a_node:
+            return "A node of the cluster was lost, and this unit with it."
+        return (
+            f"Two processes died while {what}, or Ray had no space for its images (`df`, `ray memory`); --verbose "
+            "shows Ray's log."
+        )
 
     def _why(self, error: Exception) -> str:
         """Return why a pass was ended early."""

@@ -49,8 +49,10 @@ def control_store(kind: str) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (exposure.VARIABLE, "RAY_USE_TLS", "RAY_AUTH_MODE"):
+    for name in (exposure.VARIABLE, "RAY_USE_TLS"):
         monkeypatch.delenv(name, raising=False)
+    # Ray reads RAY_AUTH_MODE once in a process's life, and another test may have been first.
+    monkeypatch.setattr(exposure, "is_token_auth_enabled", lambda: False)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [(OPEN, False), (TOKEN, True), (BROKEN, None)])
@@ -108,4 +110,7 @@ def test_require_private__a_cluster_that_does_not_answer_is_taken_where_certific
         with pytest.raises(ConfigError, match="requires no token"):
             exposure.require_private(address, ["10.0.0.1"])
         monkeypatch.setenv("RAY_USE_TLS", "1")
+        exposure.require_private(address, ["10.0.0.1"])
+        monkeypatch.delenv("RAY_USE_TLS")
+        monkeypatch.setattr(exposure, "is_token_auth_enabled", lambda: True)
         exposure.require_private(address, ["10.0.0.1"])

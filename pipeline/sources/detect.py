@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import ConfigError
+from pipeline.options import flags
 from pipeline.sources.base import Source
 from pipeline.sources.folder import IMAGE_SUFFIXES, FolderSource
 from pipeline.sources.options import SourceOptions
@@ -44,8 +46,9 @@ def open_source(options: SourceOptions) -> Source:
     uri, store, kind = _place(options)
     misplaced = [name for name, formats in _ONLY.items() if name in options.model_fields_set and kind not in formats]
     if misplaced:
-        names = ", ".join("--" + name.replace("_", "-") for name in misplaced)
-        raise ConfigError(f"{names} can't be used with a source of the format {kind} ({storage.redact(uri)}).")
+        raise ConfigError(
+            f"{flags(misplaced)} can't be used with a source of the format {kind} ({storage.redact(uri)})."
+        )
     rules: dict[str, Any] = {"label_from": options.label_from, "split_from": options.split_from}
     if kind == "folder":
         rules["label_from"] = "parent" if options.label_from == "auto" else options.label_from
@@ -91,6 +94,15 @@ def described(options: SourceOptions) -> dict[str, Any]:
     given = {name: value for name, value in options.record().items() if name in _GIVEN & options.model_fields_set}
     root = {"root": storage.absolute(options.root)} if options.root is not None else {}
     return {**given, **root, "source": uri, "format": kind}
+
+
+def reopened(opened_with: Mapping[str, Any]) -> Source:
+    """Return the source of which `described` has returned this.
+
+    Raises:
+        ConfigError: It can't be opened any more.
+    """
+    return open_source(SourceOptions(**opened_with))
 
 
 def _place(options: SourceOptions) -> tuple[str, Store, Format]:

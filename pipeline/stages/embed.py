@@ -18,7 +18,7 @@ from pipeline.engines import Engine, embed
 from pipeline.errors import RejectCode
 from pipeline.failpoints import reach
 from pipeline.failures import Verdict, find
-from pipeline.stages.read import constant
+from pipeline.stages.block import constant
 from pipeline.table import unit_name
 
 logger = logging.getLogger(__name__)

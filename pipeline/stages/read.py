@@ -8,11 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.errors import ImageReject
@@ -20,25 +18,12 @@ from pipeline.failpoints import reach
 from pipeline.images import Limits, Pixels
 from pipeline.isolation import IsolatedDecoder
 from pipeline.preprocessing import Decode, Preprocessing, decode_and_crop
-from pipeline.refs import SOURCE_NAMES
 from pipeline.sources import Fetched, Source
+from pipeline.stages.block import Rows, make_block
 from pipeline.table import Table, Unit, ref_columns, unit_refs
 
 #: Images that are looked up among the embedded ones at once.
 _LOOK_UP = 64
-
-_OUTCOME = pa.schema(
-    [
-        ("sha256", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("stage", pa.string()),
-        ("code", pa.string()),
-        ("message", pa.string()),
-        ("copy_of", pa.int32()),
-        ("vector", pa.binary()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,33 +61,6 @@ class Listener(Protocol):
         """Note that a unit is read."""
 
 
-class _Rows:
-    """The images of a unit as they come in; the pixels of those to embed lie one behind the other."""
-
-    def __init__(self, num_images: int) -> None:
-        self.outcomes: list[dict[str, Any]] = []
-        self.uris: list[str] = []
-        self.first: dict[str, int] = {}
-        self._lengths: list[int] = []
-        self._data, self._used, self._expected = np.empty(0, np.uint8), 0, num_images
-
-    def add(self, uri: str, outcome: dict[str, Any], pixels: NDArray[np.uint8] | None = None) -> None:
-        self.uris.append(uri)
-        self.outcomes.append({**dict.fromkeys(_OUTCOME.names), **outcome})
-        self._lengths.append(0 if pixels is None else pixels.size)
-        if pixels is not None:
-            end = self._used + pixels.size
-            if end > len(self._data):  # in place, where the system can: the pixels of a unit are most of its memory
-                self._data.resize(max(end, self._expected * pixels.size, 2 * len(self._data)), refcheck=False)
-            self._data[self._used : end] = pixels.reshape(-1)
-            self._used = end
-
-    def pixel_column(self) -> pa.Array:
-        offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self._data[: self._used])]
-        return pa.Array.from_buffers(pa.large_binary(), len(self._lengths), buffers)
-
-
 def read_unit(
     table: Table,
     unit: Unit,
@@ -137,7 +95,7 @@ def read_unit(
     decode = decode or partial(decode_and_crop, preprocessing, limits)
     refs = unit_refs(table, unit)
     reading = source.read(ref_columns(refs), limits.max_bytes)
-    rows = _Rows(unit.num_images or 0)
+    rows = Rows(unit.num_images or 0)
     trouble = None
     images = reading.images()
     while True:
@@ -153,10 +111,10 @@ def read_unit(
             on_images(len(batch))
     known = reading.rows() if trouble is None else None
     reach("decoded", unit.name)
-    return _block(refs, known, rows, unit, trouble, time.perf_counter() - start, source.containers)
+    return make_block(refs, known, rows, unit, trouble, time.perf_counter() - start, source.containers)
 
 
-def _take(rows: _Rows, batch: list[Fetched], decode: Decode, limits: Limits, memory: Memory | None) -> None:
+def _take(rows: Rows, batch: list[Fetched], decode: Decode, limits: Limits, memory: Memory | None) -> None:
     """Decode what is neither a reject, nor known from this unit or from another."""
     digests = [_sha256(image.data, limits) for image in batch]
     unknown = sorted({sha for sha in digests if sha is not None and sha not in rows.first})
@@ -196,57 +154,6 @@ def _reject(reject: ImageReject) -> dict[str, str]:
     return {"stage": reject.stage, "code": reject.code.value, "message": reject.message}
 
 
-def _block(
-    refs: pa.Table,
-    known: pa.Table | None,
-    rows: _Rows,
-    unit: Unit,
-    trouble: str | None,
-    read_s: float,
-    container: bool,
-) -> pa.Table:
-    present = trouble is None and bool(rows.uris)
-    if not present:  # one row that says so
-        rows = _Rows(1)
-        rows.add("", {})
-        known = None
-    length = len(rows.uris)
-    columns: dict[str, Any] = {
-        "uri": pa.array(rows.uris, pa.string()),
-        "label": pa.nulls(length, pa.string()) if known is None else known["label"].cast(pa.string()),
-        "split": pa.nulls(length, pa.string()) if known is None else known["split"].cast(pa.string()),
-    }
-    if known is not None and known["uri"].to_pylist() != rows.uris:
-        raise AssertionError("the source's rows are not those of its images")
-    outcome = pa.Table.from_pylist(rows.outcomes, schema=_OUTCOME)
-    columns.update(zip(_OUTCOME.names, outcome.columns, strict=True))
-    extras = [] if known is None else [field for field in known.schema if field.name not in SOURCE_NAMES]
-    if known is not None and extras:
-        arrays = [known[field.name].combine_chunks() for field in extras]
-        columns["extras"] = pa.StructArray.from_arrays(arrays, fields=extras)
-    replaces = refs["replaces"].combine_chunks()
-    if container or not present:  # of a container, all rows come from the one ref; and where there is none, it is null
-        replaces = constant(replaces[0].as_py() if container else None, pa.string(), length)
-    columns["replaces"] = replaces
-    columns["pixels"] = rows.pixel_column()
-    constants: list[tuple[str, Any, pa.DataType]] = [
-        ("plan", unit.plan, pa.string()),
-        ("unit", unit.number, pa.int64()),
-        ("num_images", unit.num_images, pa.int64()),
-        ("container", container, pa.bool_()),
-        ("present", present, pa.bool_()),
-        ("trouble", trouble, pa.string()),
-        ("read_s", read_s, pa.float64()),
-    ]
-    columns.update({name: constant(value, kind, length) for name, value, kind in constants})
-    return pa.table(columns)
-
-
-def constant(value: Any, kind: pa.DataType, length: int) -> pa.Array:
-    """Return an array that repeats one value."""
-    return pa.repeat(pa.scalar(value, kind), length)
-
-
 def read_block(
     unit: Unit,
     table: Table,
@@ -274,7 +181,7 @@ def read_block(
     except Exception as error:  # Ray would drop the block, and nobody would know why
         trouble = storage.explained(error, f"Unit {unit.number} can't be read now")
         nothing = pa.table({"replaces": pa.nulls(1, pa.string()), "num_images": pa.nulls(1, pa.int32())})
-        block = _block(nothing, None, _Rows(1), unit, trouble, 0.0, source.containers)
+        block = make_block(nothing, None, Rows(1), unit, trouble, 0.0, source.containers)
     if listener is not None:
         listener.end(unit.name)
     yield block

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -11,8 +10,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipeline.table.amend import read_whole
 from pipeline.table.listing import Planned, with_columns
 from pipeline.table.plan import (
     UNITS_PER_PLAN,
@@ -163,13 +162,7 @@ def plan_retry(table: Table, promise: str, codes: Collection[str]) -> dict[str, 
             source=source,
             units=units,
             others=[],
-            num_listed=0,
-            new=0,
             again=again[source],
-            changed=0,
-            removed=0,
-            pruned=0,
-            repeated=0,
             columns=promises.plans[-1].columns,
             replaced=_replaced_by(promises, units),
             plans=promises.plans,
@@ -193,7 +186,7 @@ def _rejects(table: Table, names: Collection[str], codes: Collection[str]) -> di
     """Return the URIs of the rejects of committed units, by the units' names."""
 
     def read(name: str) -> pa.Array:
-        rows = pq.read_table(io.BytesIO(table.store.read_bytes(table.rejects_uri(name))), columns=["uri", "code"])
+        rows = read_whole(table, table.rejects_uri(name), ["uri", "code"])
         wanted = rows.filter(pc.is_in(rows["code"], pa.array(sorted(codes), pa.string()))) if codes else rows
         return wanted["uri"].combine_chunks()
 

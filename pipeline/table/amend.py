@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +20,8 @@ from pipeline.table.schema import Table
 _ATTEMPTS = 20
 #: Units that rows are taken out of at once.
 _PARALLEL = 8
+#: Bytes fetched for a footer.
+_FOOTER_BYTES = 2**16
 #: Columns of few different values.
 _DICTIONARY_COLUMNS = frozenset(("label", "split", "predicted_label", "stage", "code"))
 
@@ -48,11 +50,10 @@ def take_out(table: Table, name: str, uris: pa.Array | None, note: str | None = 
 def is_noted(table: Table, name: str, note: str) -> bool:
     """Return whether a unit is without the rows that a plan takes back, or is not there."""
     try:
-        with table.store.open(table.data_uri(name), 2**16) as file:
-            metadata = pq.read_metadata(file).metadata or {}
+        data = read_footer(table, table.data_uri(name))
     except FileNotFoundError:
         return True
-    return note in json.loads(metadata.get(b"vep", b"{}")).get("taken_out_by", [])
+    return note in told(data.metadata).get("taken_out_by", [])
 
 
 def _take_out_of(table: Table, uri: str, uris: pa.Array | None, note: str | None = None) -> int:
@@ -60,9 +61,9 @@ def _take_out_of(table: Table, uri: str, uris: pa.Array | None, note: str | None
         info = table.store.info(uri)
         if info is None:
             return 0
-        rows = pq.read_table(io.BytesIO(table.store.read_bytes(uri)))
+        rows = read_whole(table, uri)
         kept = rows.slice(0, 0) if uris is None else rows.filter(pc.invert(pc.is_in(rows["uri"], value_set=uris)))
-        metadata = json.loads((rows.schema.metadata or {}).get(b"vep", b"{}"))
+        metadata = told(rows.schema.metadata)
         if len(kept) == len(rows) and (note is None or note in metadata.get("taken_out_by", [])):
             return 0  # there was nothing to do, or it was done by a PUT whose answer was lost
         if note is not None:
@@ -93,6 +94,27 @@ def encode(rows: pa.Table, metadata: dict[str, Any]) -> bytes:
         compression={path: "NONE" if path.startswith("embedding.") else "ZSTD" for path in _leaves(rows.schema)},
     )
     return buffer.getvalue()
+
+
+def read_whole(table: Table, uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file of a unit, fetched at once; all of its columns or some."""
+    return pq.read_table(io.BytesIO(table.store.read_bytes(uri)), columns=columns)
+
+
+def read_footer(table: Table, uri: str) -> pq.FileMetaData:
+    """Read the footer of a file of a unit."""
+    with table.store.open(uri, _FOOTER_BYTES) as file:
+        return pq.read_metadata(file)
+
+
+def told(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """Return what `encode` has stored in a file's metadata.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    value: dict[str, Any] = json.loads((metadata or {}).get(b"vep", b"{}"))
+    return value
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

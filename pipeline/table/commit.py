@@ -18,19 +18,16 @@ how rejects are taken up again, and how the images of a unit get out of settled 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import RejectsSettled
 from pipeline.failpoints import reach
-from pipeline.table.amend import encode
+from pipeline.table.amend import encode, read_footer, read_whole, told
 from pipeline.table.close import supersede
 from pipeline.table.plan import Unit
 from pipeline.table.schema import Table
@@ -98,7 +95,7 @@ def commit_unit(
 
 def _follow_settled_rejects(table: Table, unit: Unit, rows: pa.Table, rejects: pa.Table) -> tuple[pa.Table, pa.Table]:
     uri = table.rejects_uri(unit.name)
-    settled = pq.read_table(io.BytesIO(table.store.read_bytes(uri)))
+    settled = read_whole(table, uri)
     new = rejects.filter(pc.invert(pc.is_in(rejects["uri"], settled["uri"].combine_chunks())))
     if len(new) and table.store.info(table.data_uri(unit.name)) is None:
         raise RejectsSettled(
@@ -129,22 +126,15 @@ class Counts:
 
 def count_rows(table: Table, name: str) -> Counts:
     """Return what a committed unit holds, from its files' footers."""
-    with table.store.open(table.data_uri(name), _FOOTER_BYTES) as file:
-        data = pq.read_metadata(file)
-    with table.store.open(table.rejects_uri(name), _FOOTER_BYTES) as file:
-        rejects = pq.read_metadata(file)
-    told, of_rejects = (json.loads((file.metadata or {}).get(b"vep", b"{}")) for file in (data, rejects))
+    data, rejects = read_footer(table, table.data_uri(name)), read_footer(table, table.rejects_uri(name))
+    of_data, of_rejects = told(data.metadata), told(rejects.metadata)
     return Counts(
         data.num_rows,
         rejects.num_rows,
-        min(told.get("reused", 0), data.num_rows),
-        told.get("run"),
-        amended="rows_taken_out" in told or "rows_taken_out" in of_rejects,
+        min(of_data.get("reused", 0), data.num_rows),
+        of_data.get("run"),
+        amended="rows_taken_out" in of_data or "rows_taken_out" in of_rejects,
     )
-
-
-#: Bytes fetched for a footer.
-_FOOTER_BYTES = 2**16
 
 
 def sha256_of(table: Table, uri: str) -> str:

@@ -45,6 +45,11 @@ class Planned:
         source: The identity of the source.
         units: The units that hold the source's images, done or pending, with what each promises by now.
         others: Pending units of other sources that hold some of them; only those sources can bring them to an end.
+        columns: Every extra column that the table has by now.
+        replaced: Names of units of which rows will be taken out, since pending units hold their images by now.
+        plans: The table's plans, in order.
+        plan_units: All units of each plan, by its name, with what each promises by now.
+        seconds: Time spent.
         num_listed: Refs that the source has.
         new: Refs that no plan held.
         changed: Refs that are others than those that were embedded (bytes, label, split or extra columns).
@@ -52,28 +57,23 @@ class Planned:
         pruned: How many of the removed ones are promised no more.
         again: Images whose rejects are taken up again; of a container, all of them count as one.
         repeated: Refs that the source named more than once; each counts once.
-        columns: Every extra column that the table has by now.
-        replaced: Names of units of which rows will be taken out, since pending units hold their images by now.
-        plans: The table's plans, in order.
-        plan_units: All units of each plan, by its name, with what each promises by now.
-        seconds: Time spent.
     """
 
     source: str
     units: list[Unit]
     others: list[Unit]
-    num_listed: int
-    new: int
-    changed: int
-    removed: int
-    pruned: int
-    repeated: int
     columns: pa.Schema
     replaced: set[str]
     plans: list[Plan]
     plan_units: dict[str, list[Unit]]
     seconds: float
+    num_listed: int = 0
+    new: int = 0
+    changed: int = 0
+    removed: int = 0
+    pruned: int = 0
     again: int = 0
+    repeated: int = 0
 
 
 def with_columns(refs: pa.Table, columns: pa.Schema) -> pa.Table:

@@ -10,13 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.metadata import version
-from io import BytesIO
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from pipeline import __version__
 from pipeline.errors import TransientError
+from pipeline.table.amend import read_whole
 from pipeline.table.commit import Counts, count_rows, sha256_of
 from pipeline.table.plan import Unit, committed_names
 from pipeline.table.schema import FORMAT_VERSION, Table, TableInfo
@@ -114,8 +112,7 @@ def count_codes(table: Table, names: Iterable[str]) -> dict[str, int]:
     """Return how many rejects of each code some committed units have."""
 
     def codes(name: str) -> list[str]:
-        data = BytesIO(table.store.read_bytes(table.rejects_uri(name)))
-        found: list[str] = pq.read_table(data, columns=["code"])["code"].to_pylist()
+        found: list[str] = read_whole(table, table.rejects_uri(name), ["code"])["code"].to_pylist()
         return found
 
     count: Counter[str] = Counter()

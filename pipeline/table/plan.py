@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -96,10 +96,14 @@ def read_plan(table: Table, sequence: int) -> Plan:
 
 def list_plans(table: Table, start: int = 0) -> list[Plan]:
     """Return every plan of a table from a number on, in order."""
-    names = table.store.list_names(f"{table.uri}/plans")
-    numbers = sorted(int(name.removesuffix(".parquet")) for name in names if name.removesuffix(".parquet").isdecimal())
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-        return list(pool.map(lambda sequence: read_plan(table, sequence), [n for n in numbers if n >= start]))
+        return list(pool.map(lambda sequence: read_plan(table, sequence), plan_numbers(table, start)))
+
+
+def plan_numbers(table: Table, start: int = 0) -> list[int]:
+    """Return the numbers of a table's plans from one on, in order."""
+    names = (name.removesuffix(".parquet") for name in table.store.list_names(f"{table.uri}/plans"))
+    return sorted(int(name) for name in names if name.isdecimal() and int(name) >= start)
 
 
 def write_plan(
@@ -183,7 +187,13 @@ def plan_batches(table: Table, plan: Plan) -> Iterator[pa.Table]:
     Yields:
         Tables of `PLAN_SCHEMA` and the extra columns.
     """
-    with table.store.open(table.plan_uri(plan.sequence)) as stream, pq.ParquetFile(stream) as file:
+    with table.store.open(table.plan_uri(plan.sequence)) as stream:
+        yield from row_groups(stream)
+
+
+def row_groups(stream: IO[bytes]) -> Iterator[pa.Table]:
+    """Yield the row groups of a Parquet file, of a plan one for each unit."""
+    with pq.ParquetFile(stream) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, use_threads=False)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.digests import DigestMap, Digests, Numbers, digests_of
+from pipeline.digests import DigestMap, Digests, GrowingArray, Numbers, digests_of
 from pipeline.refs import extra_schema
 from pipeline.table.plan import Plan, Unit, plan_batches
 from pipeline.table.schema import Table
@@ -75,11 +74,11 @@ class Promises:
     plans: list[Plan] = field(default_factory=list)
     units: list[tuple[Plan, Unit]] = field(default_factory=list)
     _places: DigestMap = field(default_factory=DigestMap)
-    _versions: _Growing = field(default_factory=lambda: _Growing(np.uint64))
-    _details: _Growing = field(default_factory=lambda: _Growing(np.uint64))
-    _unit_of: _Growing = field(default_factory=lambda: _Growing(np.int32))
-    _held_by: _Growing = field(default_factory=lambda: _Growing(np.int32))
-    _listed: _Growing = field(default_factory=lambda: _Growing(np.bool_))
+    _versions: GrowingArray = field(default_factory=lambda: GrowingArray(np.uint64))
+    _details: GrowingArray = field(default_factory=lambda: GrowingArray(np.uint64))
+    _unit_of: GrowingArray = field(default_factory=lambda: GrowingArray(np.int32))
+    _held_by: GrowingArray = field(default_factory=lambda: GrowingArray(np.int32))
+    _listed: GrowingArray = field(default_factory=lambda: GrowingArray(np.bool_))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -174,27 +173,3 @@ class Promises:
         """Return the places of the images that some units hold, and that were not listed."""
         holders = self._unit_of.values
         return np.flatnonzero((holders >= 0) & ~self._listed.values & np.append(units, False)[holders])
-
-
-class _Growing:
-    """A NumPy array that grows at its end."""
-
-    def __init__(self, dtype: type) -> None:
-        self._array: NDArray[Any] = np.zeros(1024, dtype)
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    @property
-    def values(self) -> NDArray[Any]:
-        return self._array[: self._length]
-
-    def extend(self, values: NDArray[Any]) -> None:
-        needed = self._length + len(values)
-        if needed > len(self._array):
-            grown = np.zeros(max(needed, len(self._array) * 3 // 2), self._array.dtype)
-            grown[: self._length] = self.values
-            self._array = grown
-        self._array[self._length : needed] = values
-        self._length = needed

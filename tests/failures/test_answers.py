@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipeline.failures import FAILURES, Seam, Verdict, find, of_status
 from pipeline.sources import web
 from pipeline.storage.retry import ATTEMPTS
 from tests.failures.examples import CASES, Answer, Case, of
+from tests.servers import running
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,12 +47,8 @@ class Server(ThreadingHTTPServer):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running(Server()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 #: 1xx is no answer yet: a client waits on.

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
+from tests.servers import running
+
 #: What a request gets: the file; an error; half of the file and then the end of the connection, after all of it, no
 #: length, or that half was announced; or half of it and then nothing at all.
 Way = Literal["whole", "error", "half", "half-unannounced", "half-as-whole", "stalls"]
@@ -72,12 +74,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(content: bytes, *ways: Way) -> Iterator[WeightsServer]:
-    with WeightsServer(content, *ways) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running(WeightsServer(content, *ways)) as server:
         try:
             yield server
         finally:
             server.closed.set()
-            server.shutdown()
-            thread.join()

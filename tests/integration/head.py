@@ -57,6 +57,8 @@ def ray_head(folder: Path, **variables: str) -> Iterator[Head]:
     command = [
         *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"),
         *(f"--port={port}", f"--dashboard-port={dashboard}"),
+        # Another cluster on this machine has the ports that Ray takes by default.
+        *(f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"),
         *("--dashboard-host=127.0.0.1", f"--temp-dir={temporary}", "--disable-usage-stats"),
     ]
     log = folder / "ray.log"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +22,7 @@ from pipeline.images import decode
 from pipeline.table import embeddings
 from tests import samples
 from tests.engines.test_parity import REDUCED, network_one_by_one, page_normalise, page_pixels, worst_cosine
+from tests.servers import running
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -307,12 +307,10 @@ def test_embed__the_rows_equal_the_reference_for_every_kind_of_image(
     for name, data in samples.odd_images().items():
         samples.write(source / name, data)
     handler = partial(SimpleHTTPRequestHandler, directory=str(calibrated_weights.parent))
-    with QuietServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with running(QuietServer(("127.0.0.1", 0), handler)) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}/{calibrated_weights.name}"
         options = ("--unit-size", 7, "--batch-size", 4, "--weights", url, "--cache-dir", cache)
         code, record = run(capsys, embed, "--source", source, "--table", table, *options)
-        server.shutdown()
     assert code == 0, record["stderr"]
     assert record["contract"]["weights"] == url
     assert len(list(cache.glob("weights/*.safetensors"))) == 1

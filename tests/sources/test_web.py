@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ import pytest
 from pipeline import storage
 from pipeline.errors import ImageReject, RejectCode
 from pipeline.sources import web
+from tests.servers import running
 
 #: What the server answers, by path: status, headers, body.
 ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
@@ -93,12 +93,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running(Server()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def is_loopback(address: web.Address) -> bool:

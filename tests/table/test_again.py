@@ -30,16 +30,6 @@ from tests.table.test_commit import rows
 from tests.table.test_planning import PROMISE, containers, plan, refs, uris
 
 
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def table(store: MemoryStore) -> Table:
-    return Table("t", store)
-
-
 def ledger(table: Table, planned: Planned) -> Ledger:
     committed = committed_names(table)
     counts = count_units(table, [unit for unit in planned.units if unit.name in committed])

@@ -18,16 +18,6 @@ from tests.table.test_commit import rejects, rows
 from tests.table.test_planning import PROMISE, containers, plan, refs
 
 
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def table(store: MemoryStore) -> Table:
-    return Table("t", store)
-
-
 def content(table: Table, folder: str, unit: Unit) -> pa.Table | None:
     """Return what a unit's data or rejects file holds."""
     data = table.store.files.get(f"t/{folder}/{unit.name}.parquet")  # type: ignore[attr-defined]

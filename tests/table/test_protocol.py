@@ -40,10 +40,8 @@ MISTAKES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def serial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One operation of a writer after the other, so that schedules can be repeated; and plans of two units."""
-    for name in ("amend._PARALLEL", "again._PARALLEL_READS", "manifest._PARALLEL_READS", "plan._PARALLEL_READS"):
-        monkeypatch.setattr(f"pipeline.table.{name}", 1)
+def small_plans(one_at_a_time: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let plans have two units at most."""
     for name in ("again", "planning"):
         monkeypatch.setattr(f"pipeline.table.{name}.UNITS_PER_PLAN", 2)
 

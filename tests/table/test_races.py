@@ -54,9 +54,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    for name in ("amend._PARALLEL", "again._PARALLEL_READS", "manifest._PARALLEL_READS", "plan._PARALLEL_READS"):
-        monkeypatch.setattr(f"pipeline.table.{name}", 1)
+def stage(one_at_a_time: None) -> Iterator[Stage]:
     stage = Stage()
     yield stage
     for writer in stage.writers:

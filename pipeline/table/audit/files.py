@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.contract import FeatureContract
 from pipeline.errors import RejectCode, TableError
+from pipeline.table.amend import told
 from pipeline.table.plan import Plan
 from pipeline.table.schema import PREDICTION_SCHEMA, REJECT_SCHEMA, Table, TableInfo, data_schema
 
@@ -107,7 +107,7 @@ def examine(table: Table, part: Part, info: TableInfo) -> Content:
 
 def _metadata(schema: pa.Schema) -> dict[str, Any]:
     try:
-        value = json.loads((schema.metadata or {}).get(b"vep", b"{}"))
+        value: Any = told(schema.metadata)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

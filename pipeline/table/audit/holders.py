@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.digests import DigestMap, Digests, Numbers, digests_of, first_of_each
+from pipeline.digests import DigestMap, Digests, GrowingArray, Numbers, digests_of, first_of_each
 from pipeline.table.plan import Plan, Unit
 from pipeline.table.schema import unit_name
 
@@ -61,12 +61,12 @@ class Holders:
     ordinals: dict[str, int] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
     _places: DigestMap = field(default_factory=DigestMap)
-    _images: NDArray[Any] = field(default_factory=lambda: np.zeros(1024, _IMAGE))
+    _images: GrowingArray = field(default_factory=lambda: GrowingArray(_IMAGE))
 
     @property
     def images(self) -> NDArray[Any]:
         """All images, by their places: those of plans, and what else was found."""
-        return self._images[: len(self._places)]
+        return self._images.values
 
     def add_unit(self, plan: Plan | None, unit: Unit) -> int:
         """Take a unit in, and return its ordinal."""
@@ -114,26 +114,23 @@ class Holders:
                     of_one.leaves = max(of_one.leaves, HAS_LEFT if done else MAY_LEAVE)
             return
         places = self._add(digests_of(refs["uri"]))
-        self._images["planned"][places] = True
-        self._images["promised"][places] = ordinal != NOBODY
+        self.images["planned"][places] = True
+        self.images["promised"][places] = ordinal != NOBODY
         if ordinal != NOBODY and done:
-            self._images["holder"][places], self._images["leaves"][places] = ordinal, STAYS
+            self.images["holder"][places], self.images["leaves"][places] = ordinal, STAYS
         else:
-            leaves = np.maximum(self._images["leaves"][places], HAS_LEFT if done else MAY_LEAVE)
-            self._images["leaves"][places] = leaves
+            leaves = np.maximum(self.images["leaves"][places], HAS_LEFT if done else MAY_LEAVE)
+            self.images["leaves"][places] = leaves
 
     def _add(self, digests: Digests) -> Numbers:
         """Return the places of images; those that are not known yet get one."""
         places = self._places.find(digests)
         if len(new := np.flatnonzero(places < 0)):
             new = new[first_of_each(digests[new])]
-            first, needed = len(self._places), len(self._places) + len(new)
-            if needed > len(self._images):
-                grown = np.zeros(max(needed, len(self._images) * 3 // 2), _IMAGE)
-                grown[:first] = self.images
-                self._images = grown
-            self._places.add(digests[new], np.arange(first, needed))
-            self._images["holder"][first:needed] = self._images["file"][first:needed] = NOBODY
+            self._places.add(digests[new], np.arange(len(self._images), len(self._images) + len(new)))
+            unknown = np.zeros(len(new), _IMAGE)
+            unknown["holder"] = unknown["file"] = NOBODY
+            self._images.extend(unknown)
             places = self._places.find(digests)
         return places
 
@@ -148,12 +145,12 @@ class Holders:
             Rows whose image was found before: the row's number, and the file that has it, too, as in ``file``.
         """
         places, file = self._add(digests_of(uris)), 2 * ordinal + rejects
-        before = self._images["file"][places]
+        before = self.images["file"][places]
         again = np.ones(len(places), bool)
         again[np.unique(places, return_index=True)[1]] = False
         # Of two files, that of the unit which is to hold the row counts: the other one has it too many.
-        mine = (before == NOBODY) | (self._images["holder"][places] == ordinal)
-        self._images["file"][places[mine]] = file
+        mine = (before == NOBODY) | (self.images["holder"][places] == ordinal)
+        self.images["file"][places[mine]] = file
         twice = np.flatnonzero((before != NOBODY) | again)
         return [(int(row), file if again[row] else int(before[row])) for row in twice]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import TableError
 from pipeline.table.audit.findings import Findings
 from pipeline.table.audit.holders import Holders
-from pipeline.table.plan import Plan, read_plan
+from pipeline.table.plan import Plan, plan_numbers, read_plan, row_groups
 from pipeline.table.schema import Table, sequence_of
 
 _PARALLEL_READS = 16
@@ -36,8 +35,7 @@ def read_plans(table: Table, start: int, findings: Findings) -> dict[int, Plan |
             return None
         return plan
 
-    names = [name.removesuffix(".parquet") for name in table.store.list_names(f"{table.uri}/plans")]
-    numbers = sorted(int(name) for name in names if name.isdecimal() and int(name) >= start)
+    numbers = plan_numbers(table, start)
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
         return dict(zip(numbers, pool.map(read, numbers), strict=True))
 
@@ -58,14 +56,8 @@ def load_plan(
     uri = table.plan_uri(plan.sequence)
     data = table.store.read_bytes(uri)  # all of it, so that from here on every error is one of its content
     try:
-        holders.add_plan(plan, _batches(data), committed, followed)
+        holders.add_plan(plan, row_groups(io.BytesIO(data)), committed, followed)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         findings.add("plans", uri, f"Expected the rows of plan {plan.name}, but it is damaged: {error}. Restore it.")
         return False
     return True
-
-
-def _batches(data: bytes) -> Iterator[pa.Table]:
-    with pq.ParquetFile(io.BytesIO(data)) as file:
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group, use_threads=False)

@@ -1,0 +1,71 @@
+"""The actor of the graph: a loaded engine in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.backbones import Preprocessing, load_backbone
+from pipeline.contract import FeatureContract
+from pipeline.engines import Engine, load_engine
+from pipeline.layout import EngineSpec, Layout
+from pipeline.monitor import EmbedReporter
+from pipeline.stages.embed import embed_unit, give_up
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """What an actor needs to load the backbone where it runs: names and a URI, never the weights themselves."""
+
+    contract: FeatureContract
+    preprocessing: Preprocessing
+    weights: str
+    cache_dir: str
+
+
+class EmbedActor:
+    """Holds a loaded engine and embeds the units that come by."""
+
+    def __init__(
+        self, backbone: BackboneSpec, spec: EngineSpec, layout: Layout, embedding_type: pa.DataType, monitor: Any
+    ) -> None:
+        self._embedding_type, self._report = embedding_type, EmbedReporter(monitor)
+        self._engine: Engine | Exception
+        try:
+            self._engine = _load(backbone, spec, layout)
+        except Exception as error:  # what a constructor raises, Ray buries; so each unit brings it to the driver
+            storage.log_traceback(logger, "The engine can't be loaded.")
+            self._engine = error
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Embed one unit."""
+        if isinstance(self._engine, Exception):
+            return give_up(block, self._embedding_type, self._engine)
+        try:
+            return embed_unit(self._engine, block, self._embedding_type, self._report)
+        finally:
+            self._report.flush()
+
+
+def _load(backbone: BackboneSpec, spec: EngineSpec, layout: Layout) -> Engine:
+    loaded = load_backbone(
+        backbone.contract.backbone,
+        backbone.weights,
+        backbone.preprocessing.name,
+        cache_dir=backbone.cache_dir,
+        expected=backbone.contract,
+    )
+    return load_engine(
+        loaded,
+        layout.engine,
+        spec.precision,
+        batch_size=spec.batch_size,
+        device=layout.device,
+        num_threads=layout.num_threads,
+    )

@@ -1,0 +1,64 @@
+"""What a run writes: into which table, with which backbone, in which columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from pipeline.actor import BackboneSpec
+from pipeline.backbones import load_backbone, resolve_weights
+from pipeline.contract import FeatureContract, require_same_features
+from pipeline.stages.commit import Finish, to_schema
+from pipeline.table import Table, TableInfo, data_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a run writes.
+
+    Args:
+        table: Where.
+        info: What the table says of itself.
+        backbone: What to embed with, meeting the table's contract.
+        embedding_type: Arrow type of the embeddings on their way.
+        finish: Gives what makes the data files' columns, for the extra columns that the table has from each plan on,
+            by the plan's name.
+    """
+
+    table: Table
+    info: TableInfo
+    backbone: BackboneSpec
+    embedding_type: pa.DataType
+    finish: Callable[[Mapping[str, pa.Schema]], Finish]
+
+
+def backbone_of(
+    contract: FeatureContract, weights: str | None, cache_dir: str, where: str, advice: str
+) -> BackboneSpec:
+    """Return the backbone that gives the features which a table or a head has.
+
+    Args:
+        contract: The features.
+        weights: Where the weights are; None for where the contract says.
+        cache_dir: Where fetched weights are kept.
+        where: What has these features, for the error.
+        advice: What to do where the weights are others.
+
+    Raises:
+        ContractMismatch: The weights give other features.
+        WeightsError: They can't be read.
+    """
+    weights, preset = weights or contract.weights, str(contract.preprocessing["name"])
+    loaded = load_backbone(contract.backbone, weights, preset, cache_dir=cache_dir)
+    require_same_features(contract, loaded.contract, where, advice)
+    return BackboneSpec(contract, loaded.preprocessing, resolve_weights(contract.backbone, weights), cache_dir)
+
+
+def embedding_target(table: Table, info: TableInfo, backbone: BackboneSpec) -> Target:
+    """Return what makes an embedding table's rows."""
+    schema = data_schema(info.dtype or "float32", info.contract.embedding_dim)
+    vector = schema.field("embedding").type
+    return Target(table, info, backbone, vector, lambda columns: partial(to_schema, schema=schema, columns=columns))
