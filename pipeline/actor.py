@@ -68,4 +68,5 @@ def _load(backbone: BackboneSpec, spec: EngineSpec, layout: Layout) -> Engine:
         batch_size=spec.batch_size,
         device=layout.device,
         num_threads=layout.num_threads,
+        cache_dir=backbone.cache_dir,
     )

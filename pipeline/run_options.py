@@ -45,7 +45,9 @@ class WorkOptions(Options):
     max_image_pixels: int = Field(MAX_IMAGE_PIXELS, ge=1, description="Largest image, width x height (pixels).")
     max_image_bytes: int = Field(MAX_IMAGE_BYTES, ge=1, description="Longest image file (bytes).")
     allow_tiff: bool = Field(False, description="Decode TIFF, too: the first page, with 1 to 16 bits a sample.")
-    cache_dir: str = Field(default_cache_dir(), description="Folder where fetched weights are kept, on each node.")
+    cache_dir: str = Field(
+        default_cache_dir(), description="Folder on each node where fetched weights and converted networks are kept."
+    )
     verbose: bool = Field(False, description="Show Ray's own log, and the traceback of a failure.")
 
 

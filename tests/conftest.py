@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import s3, samples
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests a cache of their own, for converted networks: the options' defaults are made at import."""
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
+    config.add_cleanup(lambda: shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ def soak_once(source: Path, folder: Path, seed: str, unit_size: int = 10, number
         number: The run's, for the report.
     """
     run, chance, table = Run(number), random.Random(seed), folder / "table"
-    surroundings = Surroundings(folder / "surroundings")
+    surroundings = Surroundings(folder / "surroundings", cache=folder / "cache")
     log = surroundings.set_failpoints(
         *({"point": point, "action": "log"} for point in ("read", "embed", "committed")),
         {"point": "decoded", "action": "sleep", "seconds": _READ_S},

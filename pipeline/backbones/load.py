@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import nn
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pipeline import storage
-from pipeline.backbones import weights as weights_file
 from pipeline.backbones.family import BackboneFamily
 from pipeline.backbones.microsoftvision import MICROSOFTVISION_RESNET50
 from pipeline.backbones.pixels import PIXELS
@@ -15,22 +14,33 @@ from pipeline.contract import FeatureContract, require_same_features
 from pipeline.errors import ConfigError
 from pipeline.preprocessing import Preprocessing
 
+if TYPE_CHECKING:
+    from torch import nn
+
 BACKBONES: dict[str, BackboneFamily] = {family.name: family for family in (MICROSOFTVISION_RESNET50, PIXELS)}
 
 
-@dataclass(frozen=True, slots=True)
 class Backbone:
     """A frozen feature extractor.
 
     Args:
-        network: In evaluation mode, float32; (B, 3, H, W) normalised to (B, D).
         preprocessing: What turns an image into the network's input.
         contract: What its features are comparable with.
+        load: Gives the network.
     """
 
-    network: nn.Module
-    preprocessing: Preprocessing
-    contract: FeatureContract
+    def __init__(self, preprocessing: Preprocessing, contract: FeatureContract, load: Callable[[], nn.Module]) -> None:
+        self.preprocessing, self.contract, self._load = preprocessing, contract, load
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network, in evaluation mode, float32: (B, 3, H, W), normalised, to (B, D).
+
+        Raises:
+            WeightsError: Its weights can't be had or don't fit.
+            ContractMismatch: They are not those that the contract names.
+        """
+        return self._load()
 
 
 def find_preset(backbone: str, preprocess: str | None) -> Preprocessing:
@@ -67,7 +77,7 @@ def resolve_weights(backbone: str, weights: str) -> str:
             f"Expected --weights without credentials, got some in {storage.redact(weights)}. Put them into the "
             "environment, or download the file and give its path."
         )
-    seed = weights_file.random_seed(weights)
+    seed = random_seed(weights)
     if family.published_url is None:
         if weights not in ("auto", "none"):
             raise ConfigError(
@@ -79,6 +89,20 @@ def resolve_weights(backbone: str, weights: str) -> str:
     if seed is None and storage.scheme(weights) == "file":
         return storage.local_uri(storage.local_path(weights))
     return weights
+
+
+def random_seed(weights: str) -> int | None:
+    """Return N of ``random:N``, None for any other weights.
+
+    Raises:
+        ConfigError: What follows ``random:`` is no whole number.
+    """
+    head, separator, seed = weights.partition(":")
+    if head != "random" or not separator:
+        return None
+    if not seed.isdecimal() or int(seed) >= 2**32:
+        raise ConfigError(f"Expected --weights random:SEED with a seed of 0 to 4294967295, got {weights!r}.")
+    return int(seed)
 
 
 def load_backbone(
@@ -96,33 +120,45 @@ def load_backbone(
         weights: ``auto`` (the published file), ``random:SEED``, or the URI of a state dict.
         preprocess: Name of a preset; None for the backbone's default.
         cache_dir: Where remote weights are kept; None for the user's cache folder.
-        expected: A contract that the loaded backbone must meet, for instance that of the table being written.
+        expected: The contract that it has, for instance that of the table being written. Then the network is loaded,
+            and held against it, when it is needed, and not before.
 
     Raises:
         ConfigError: Unknown name, preset or weights.
         WeightsError: The weights can't be had or don't fit.
-        ContractMismatch: The result is not what ``expected`` says.
     """
     family, preset = _family(name), find_preset(name, preprocess)
     resolved = resolve_weights(name, weights)
-    seed = weights_file.random_seed(resolved)
-    if seed is not None:
-        network = weights_file.build_random(family.build, seed)
-    else:
-        network = weights_file.build_random(family.build, 0)
-        if family.published_url is not None:
-            state = weights_file.load(resolved, cache_dir or storage.default_cache_dir())
-            weights_file.load_strictly(network, state, storage.redact(resolved))
-    network.eval().requires_grad_(False)
-    contract = FeatureContract(
-        backbone=name,
-        weights_sha256=weights_file.tensors_sha256(network),
-        preprocessing=preset.to_json(),
-        embedding_dim=family.embedding_dim,
-        weights="none" if resolved == "none" else storage.redact(resolved) if weights != "auto" else "auto",
-    )
-    if expected is not None:
-        require_same_features(
-            expected, contract, "What is being written", "Give the same --backbone, --weights and --preprocess."
+
+    def contract_of(network: nn.Module) -> FeatureContract:
+        from pipeline.backbones.weights import tensors_sha256
+
+        return FeatureContract(
+            backbone=name,
+            weights_sha256=tensors_sha256(network),
+            preprocessing=preset.to_json(),
+            embedding_dim=family.embedding_dim,
+            weights="none" if resolved == "none" else storage.redact(resolved) if weights != "auto" else "auto",
         )
-    return Backbone(network, preset, contract)
+
+    def load() -> nn.Module:
+        network = _load_network(family, resolved, cache_dir or storage.default_cache_dir())
+        if expected is not None:
+            advice = "Give the same --backbone, --weights and --preprocess."
+            require_same_features(expected, contract_of(network), "What is being written", advice)
+        return network
+
+    if expected is not None:
+        return Backbone(preset, expected, load)
+    network = load()
+    return Backbone(preset, contract_of(network), lambda: network)
+
+
+def _load_network(family: BackboneFamily, weights: str, cache_dir: str) -> nn.Module:
+    from pipeline.backbones import weights as weights_file  # imports PyTorch
+
+    seed = random_seed(weights)
+    network = weights_file.build_random(family.build, seed or 0)
+    if seed is None and family.published_url is not None:
+        weights_file.load_strictly(network, weights_file.load(weights, cache_dir), storage.redact(weights))
+    return network.eval().requires_grad_(False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
 from pipeline.backbones.family import BackboneFamily
 from pipeline.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # The package's own page (https://pypi.org/project/microsoftvision/): cv2.imread(IMREAD_COLOR), cv2.resize to 256 x 256,
 # crop [16:240, 16:240], ToTensor, Normalize with these constants; the image stays in BGR order throughout.

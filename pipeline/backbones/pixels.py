@@ -5,10 +5,13 @@ A probe that does as well on these as on a backbone's features says that the tas
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
 from pipeline.backbones.family import BackboneFamily
 from pipeline.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _GRID = 8
 
@@ -23,9 +26,16 @@ PIXELS_PRESET = Preprocessing(
     std=(1.0, 1.0, 1.0),
 )
 
+
+def _build() -> nn.Module:
+    from torch import nn
+
+    return nn.Sequential(nn.AvgPool2d(PIXELS_PRESET.crop // _GRID), nn.Flatten())
+
+
 PIXELS = BackboneFamily(
     name="pixels",
-    build=lambda: nn.Sequential(nn.AvgPool2d(PIXELS_PRESET.crop // _GRID), nn.Flatten()),
+    build=_build,
     embedding_dim=3 * _GRID * _GRID,
     presets=(PIXELS_PRESET,),
     published_url=None,

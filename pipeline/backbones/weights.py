@@ -24,20 +24,6 @@ DOWNLOAD_BACKOFF_S = (1.0, 4.0, 16.0)
 _COUNTER = "num_batches_tracked"
 
 
-def random_seed(weights: str) -> int | None:
-    """Return N of ``random:N``, None for any other weights.
-
-    Raises:
-        ConfigError: What follows ``random:`` is no whole number.
-    """
-    head, separator, seed = weights.partition(":")
-    if head != "random" or not separator:
-        return None
-    if not seed.isdecimal() or int(seed) >= 2**32:
-        raise ConfigError(f"Expected --weights random:SEED with a seed of 0 to 4294967295, got {weights!r}.")
-    return int(seed)
-
-
 def build_random(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Build a network with its own initialisation at a seed, leaving the process's random state as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -61,7 +47,7 @@ def load(uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACKO
     except WeightsError:
         if storage.scheme(uri) == "file":
             raise
-        return read_state_dict(fetch(uri, cache_dir, backoff_s, other_than=file_sha256(path)))
+        return read_state_dict(fetch(uri, cache_dir, backoff_s, other_than=storage.file_sha256(path)))
 
 
 def fetch(
@@ -90,15 +76,12 @@ def fetch(
     name = storage.redact(uri).rsplit("/", 1)[-1] or "weights"
     target = Path(cache_dir).expanduser() / "weights" / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}-{name}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    recorded = target.with_name(target.name + ".sha256")
-    with FileLock(str(target) + ".lock"):
-        if target.is_file() and recorded.is_file():
-            digest = file_sha256(target)
-            if recorded.read_bytes().strip() == digest.encode() and digest != other_than:
-                return target
+    with FileLock(f"{target}.lock"):
+        if storage.kept_sha256(target) not in (None, other_than):
+            return target
         storage.clear_unfinished(target)
         _download(uri, target, backoff_s)
-        storage.LocalStore().replace(str(recorded), file_sha256(target).encode())
+        storage.note_sha256(target)
     return target
 
 
@@ -122,15 +105,6 @@ def _download(uri: str, target: Path, backoff_s: tuple[float, ...]) -> None:
                 "(.safetensors, .pt, .pth or .tar; local, s3://, gs://, az:// or https://), or try the pipeline "
                 "without trained weights with --weights random:0."
             ) from None
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file's bytes."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 
-import torch
-
 from pipeline.backbones import Backbone
 from pipeline.engines.base import Engine
 from pipeline.engines.openvino import OpenVINOEngine, choose_precision, import_openvino
-from pipeline.engines.torch import TorchEngine, require_cuda
 from pipeline.errors import ConfigError
 from pipeline.options import Device, EngineName, Precision
 
@@ -36,6 +33,8 @@ def choose_engine(engine: EngineName, device: Device, cuda: bool) -> tuple[Engin
 
 def cuda_here() -> bool:
     """Return whether PyTorch can use a CUDA device on this machine; a GPU alone is not enough for a CPU build."""
+    import torch
+
     return torch.cuda.is_available()
 
 
@@ -47,6 +46,8 @@ def require_here(engine: EngineName, precision: Precision, device: Device) -> No
     """
     engine, device = choose_engine(engine, device, cuda_here())
     if device == "cuda":
+        from pipeline.engines.torch import require_cuda
+
         require_cuda()
     if engine == "openvino" and precision not in ("auto", "fp32"):
         choose_precision(import_openvino().Core(), precision)
@@ -67,6 +68,7 @@ def load_engine(
     batch_size: int | None = None,
     device: Device = "auto",
     num_threads: int | None = None,
+    cache_dir: str | None = None,
 ) -> Engine:
     """Make a backbone ready to execute here.
 
@@ -77,12 +79,16 @@ def load_engine(
         batch_size: Images in one call; None for the engine's default.
         device: Where; ``auto`` is CUDA where there is any.
         num_threads: CPU threads; None for all cores that this process may use.
+        cache_dir: Folder where converted networks are kept for the next time; None: nowhere.
 
     Raises:
         ConfigError: This machine can't do what was asked for.
+        WeightsError: The network was needed, and its weights can't be had.
     """
-    engine_name, device_name = choose_engine(engine, device, torch.cuda.is_available())
+    engine_name, device_name = choose_engine(engine, device, device == "auto" and engine != "openvino" and cuda_here())
     threads = num_threads or available_cores()
     if engine_name == "openvino":
-        return OpenVINOEngine(backbone, precision, batch_size, threads)
+        return OpenVINOEngine(backbone, precision, batch_size, threads, cache_dir)
+    from pipeline.engines.torch import TorchEngine
+
     return TorchEngine(backbone, precision, batch_size, threads, device_name)

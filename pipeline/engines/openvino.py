@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.backbones import Backbone
-from pipeline.engines.base import Embeddings, EngineInfo, Normalised
+from pipeline.engines.base import Embeddings, EngineInfo
+from pipeline.engines.converted import converted
 from pipeline.errors import ConfigError
 from pipeline.images import Pixels
 
@@ -41,18 +40,21 @@ def import_openvino() -> Any:
 class OpenVINOEngine:
     """A backbone compiled by OpenVINO for this CPU, at one batch size."""
 
-    def __init__(self, backbone: Backbone, precision: str, batch_size: int | None, num_threads: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        precision: str,
+        batch_size: int | None,
+        num_threads: int,
+        cache_dir: str | None = None,
+    ) -> None:
         openvino = import_openvino()
         core = openvino.Core()
         precision = choose_precision(core, precision)
         batch_size = batch_size or DEFAULT_BATCH_SIZE
         side = backbone.preprocessing.crop
-        example = torch.zeros((1, side, side, 3), dtype=torch.uint8)  # tracing runs it, so one image, not a batch
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit.trace, by which OpenVINO reads networks
-            model = openvino.convert_model(
-                Normalised(backbone), example_input=example, input=[(batch_size, side, side, 3)]
-            )
+        model = converted(openvino, backbone, cache_dir)
+        model.reshape([batch_size, side, side, 3])
         self._compiled = core.compile_model(
             model,
             "CPU",

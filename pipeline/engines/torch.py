@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from pipeline.backbones import Backbone
-from pipeline.engines.base import Embeddings, EngineInfo, Normalised
+from pipeline.engines.base import Embeddings, EngineInfo
+from pipeline.engines.normalised import Normalised
 from pipeline.errors import ConfigError
 from pipeline.images import Pixels
 

@@ -3,7 +3,16 @@
 from pipeline.storage.access import refuse_secrets, require_folder, require_place, store_for
 from pipeline.storage.base import Conditions, FileInfo, StorageOptions, Store
 from pipeline.storage.errors import explained, log_traceback
-from pipeline.storage.fetch import clear_unfinished, copy, default_cache_dir, download, open_stream
+from pipeline.storage.fetch import (
+    clear_unfinished,
+    copy,
+    default_cache_dir,
+    download,
+    file_sha256,
+    kept_sha256,
+    note_sha256,
+    open_stream,
+)
 from pipeline.storage.local import LocalStore
 from pipeline.storage.remote import RemoteStore
 from pipeline.storage.retry import may_pass, retried
@@ -40,14 +49,17 @@ __all__ = [
     "default_cache_dir",
     "download",
     "explained",
+    "file_sha256",
     "has_secret",
     "holder",
     "is_signed",
     "join",
+    "kept_sha256",
     "local_path",
     "local_uri",
     "log_traceback",
     "may_pass",
+    "note_sha256",
     "open_stream",
     "printable",
     "redact",

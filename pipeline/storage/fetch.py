@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import IO
 
 from pipeline.errors import ConfigError
 from pipeline.storage.errors import naming
+from pipeline.storage.local import LocalStore
 from pipeline.storage.uris import REMOTE_SCHEMES, local_path, scheme
 
 #: To connect to a web server; between two pieces of its answer.
@@ -77,6 +79,32 @@ def copy(source: IO[bytes], path: Path) -> None:
         with naming(path):
             target.flush()
             os.fsync(target.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def note_sha256(path: Path) -> None:
+    """Note beside a file of the cache that it is whole, by its SHA-256."""
+    LocalStore().replace(str(_record(path)), file_sha256(path).encode())
+
+
+def kept_sha256(path: Path) -> str | None:
+    """Return the SHA-256 (hex) of a file of the cache; None where it is missing, or not as `note_sha256` found it."""
+    if not path.is_file() or not _record(path).is_file():
+        return None
+    digest = file_sha256(path)
+    return digest if _record(path).read_bytes().strip() == digest.encode() else None
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def default_cache_dir() -> str:

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.backbones import weights
+from pipeline.backbones.load import random_seed
 from pipeline.errors import ConfigError, WeightsError, WeightsUnavailable
+from pipeline.storage import file_sha256
 
 
 def small_network() -> nn.Module:
@@ -117,7 +119,7 @@ def test_build_random__leaves_the_random_state_alone() -> None:
 @pytest.mark.parametrize("text", ["random:", "random:x", "random:-1", "random:1.5", "random:99999999999"])
 def test_random_seed__refuses(text: str) -> None:
     with pytest.raises(ConfigError, match="random:SEED"):
-        weights.random_seed(text)
+        random_seed(text)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -187,7 +189,7 @@ def test_fetch__downloads_once(serve: type[Server], tmp_path: Path) -> None:
     assert first == second
     assert first.read_bytes() == server.content
     assert server.downloads == 1
-    assert Path(f"{first}.sha256").read_text() == weights.file_sha256(first)
+    assert Path(f"{first}.sha256").read_text() == file_sha256(first)
 
 
 def test_fetch__many_at_once_share_one_download(serve: type[Server], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.backbones import weights
 from pipeline.errors import WeightsError, WeightsUnavailable
+from pipeline.storage import file_sha256
 from tests.faults.small_disk import small_disk
 from tests.faults.weights_server import Way, serve
 from tests.integration.processes import ROOT
@@ -41,7 +42,7 @@ def check(state: dict[str, torch.Tensor], cache: Path) -> None:
     assert torch.equal(state["weight"], STATE["weight"])
     copy, record = files(cache)
     assert torch.equal(load_file(copy)["weight"], STATE["weight"])
-    assert record.read_text() == weights.file_sha256(copy)
+    assert record.read_text() == file_sha256(copy)
 
 
 @pytest.mark.parametrize("way", ["error", "half", "half-unannounced", "half-as-whole"])

@@ -24,12 +24,14 @@ ROOT = Path(__file__).parents[2]
 class Surroundings:
     """Empty folders for a process's home, working directory and temporary files.
 
-    The folder for temporary files has a short name, since Ray's sockets lie in it.
+    The folder for temporary files has a short name, since Ray's sockets lie in it. The cache is that of this process,
+    with the networks that other tests have converted, unless it is set.
     """
 
     folder: Path
     temporary: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="t-", dir="/tmp")))
     variables: dict[str, str] = field(default_factory=dict)
+    cache: Path = field(default_factory=lambda: Path(os.environ["XDG_CACHE_HOME"]))
     prefix: tuple[str, ...] = ()  # a command that runs the job's command
 
     def __post_init__(self) -> None:
@@ -41,7 +43,7 @@ class Surroundings:
         return {
             **kept,
             "HOME": str(self.folder / "home"),
-            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "XDG_CACHE_HOME": str(self.cache),
             "TMPDIR": str(self.temporary),
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -82,8 +84,8 @@ class Surroundings:
         return process.returncode, out, err
 
     def stray_files(self) -> list[str]:
-        """Return what lies in the home folder, the working directory, the cache and the temporary folder."""
-        folders = [self.folder / "home", self.folder / "work", self.folder / "cache", self.temporary]
+        """Return what lies in the home folder, the working directory and the temporary folder."""
+        folders = [self.folder / "home", self.folder / "work", self.temporary]
         return [str(path) for folder in folders for path in folder.rglob("*")]
 
 

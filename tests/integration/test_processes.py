@@ -18,6 +18,8 @@ from tests import samples
 from tests.integration.processes import Surroundings, wait_until
 
 PIXELS = ("--backbone", "pixels")
+#: Where converted networks are kept, in the user's cache folder.
+CACHE = "vision-embedding-pipeline/networks"
 
 
 @pytest.fixture
@@ -33,6 +35,7 @@ def uris(table: Path) -> list[str]:
 
 def test_embed__streams_files_and_exit_code(surroundings: Surroundings, image_folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "table"
+    surroundings.cache = tmp_path / "cache"
     code, out, err = surroundings.run("embed", "--source", image_folder, "--table", table, *PIXELS, "--json")
     assert code == 0, err
     record = json.loads(out)
@@ -46,7 +49,10 @@ def test_embed__streams_files_and_exit_code(surroundings: Surroundings, image_fo
         code, out, err = surroundings.run(job, "--table", table, "--head", head, *options)
         assert (code, out) == (0, ""), err
     assert surroundings.stray_files() == []
-    names = ["head", "images", "output", "surroundings", "table"]
+    cached = [path for path in surroundings.cache.rglob("*") if path.is_file()]
+    assert {path.relative_to(surroundings.cache).parent for path in cached} == {Path(CACHE)}
+    assert sorted(path.suffix for path in cached) == [".lock", ".safetensors", ".sha256"]
+    names = ["cache", "head", "images", "output", "surroundings", "table"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
