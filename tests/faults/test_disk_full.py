@@ -62,7 +62,9 @@ def test_embed__a_full_disk_is_told_and_the_run_goes_on_once_there_is_space(
     assert {name: after[name] for name in before} == before
 
 
-@pytest.mark.parametrize(("size", "file"), [("4k", "table.json"), ("8k", "plans/000000.parquet")])
+@pytest.mark.parametrize(
+    ("size", "file"), [("4k", "table.json"), pytest.param("8k", "plans/000000.parquet", marks=pytest.mark.slow)]
+)
 def test_embed__a_disk_that_is_full_before_any_work(
     disk: SmallDisk, surroundings: Surroundings, images: list[str], size: str, file: str
 ) -> None:

@@ -103,6 +103,7 @@ def test_embed__an_engine_that_hangs_is_stopped_too(surroundings: Surroundings, 
     check(str(table), planned)
 
 
+@pytest.mark.slow
 def test_embed__two_drivers_at_once_make_one_exact_table(surroundings: Surroundings, tmp_path: Path) -> None:
     planned, table = write_images(tmp_path / "images", 30), tmp_path / "table"
     surroundings.set_failpoints({"point": "data_put", "action": "sleep", "seconds": 0.3})
@@ -135,6 +136,7 @@ def test_embed__a_writer_that_slept_through_another_run_changes_nothing(
     check(str(table), planned)
 
 
+@pytest.mark.slow
 def test_embed__images_get_out_of_settled_rejects_that_have_become_wrong(
     surroundings: Surroundings, tmp_path: Path
 ) -> None:
