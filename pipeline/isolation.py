@@ -93,7 +93,8 @@ class IsolatedDecoder:
 
         Raises:
             ImageReject: As `pipeline.images.decode`; or ``crashed``, ``timed_out`` (by processor time), ``too_large``.
-            TransientError: It took too long without using the processor, or no child can be had.
+            TransientError: It took too long without using the processor, a child was killed from outside, or none can
+                be had.
         """
         deaths: list[_Died] = []
         for _ in range(ATTEMPTS):
@@ -113,6 +114,11 @@ class IsolatedDecoder:
                 self.close()
                 raise
         ends = " and ".join(str(death) for death in deaths)
+        if any(death.by_others for death in deaths):
+            raise TransientError(
+                f"The process that decodes this image was ended {ATTEMPTS} times: {ends}. The system sends SIGKILL "
+                "where memory runs out: give the machine more, or lower --max-image-pixels."
+            )
         raise _reject(RejectCode.CRASHED, f"Decoding this image ended a process of its own {ATTEMPTS} times: {ends}.")
 
     def _result(self, answer: bytes) -> tuple[Pixels, tuple[int, int]]:
@@ -136,11 +142,12 @@ class _Died(Exception):
     Args:
         how: In words.
         out_of_time: Whether by the limit of processor time.
+        by_others: Whether by a signal that no image can send: it tells of the machine, and may pass.
     """
 
-    def __init__(self, how: str, out_of_time: bool = False) -> None:
+    def __init__(self, how: str, out_of_time: bool = False, by_others: bool = False) -> None:
         super().__init__(how)
-        self.out_of_time = out_of_time
+        self.out_of_time, self.by_others = out_of_time, by_others
 
 
 class _Child:
@@ -216,7 +223,7 @@ class _Child:
         if code >= 0:
             return _Died(f"exit code {code}")
         if code == -signal.SIGKILL:
-            return _Died("SIGKILL (which is also what the system sends where memory runs out)")
+            return _Died("SIGKILL", by_others=True)
         known = -code in set(signal.Signals)
         return _Died(signal.Signals(-code).name if known else f"signal {-code}", code == -signal.SIGPROF)
 

@@ -97,7 +97,7 @@ def test_isolated__one_child_serves_all_images(decoder: IsolatedDecoder) -> None
     assert decoder.pid == first != os.getpid()
 
 
-@pytest.mark.parametrize(("action", "reason"), [("segv", "SIGSEGV"), ("kill", "SIGKILL"), ("exit", "exit code 77")])
+@pytest.mark.parametrize(("action", "reason"), [("segv", "SIGSEGV"), ("exit", "exit code 77")])
 def test_isolated__an_image_that_ends_the_child_is_tried_twice_and_rejected_alone(
     action: str, reason: str, decoder: IsolatedDecoder, fail: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -112,6 +112,16 @@ def test_isolated__an_image_that_ends_the_child_is_tried_twice_and_rejected_alon
     assert_decodes(decoder, 3)
     assert str(decoder.pid) not in tries
     assert is_gone(before)
+
+
+def test_isolated__a_child_that_is_killed_from_outside_is_no_fault_of_the_image(
+    decoder: IsolatedDecoder, fail: Callable[..., None], tmp_path: Path
+) -> None:
+    fail({"action": "kill", "times": ATTEMPTS, "folder": str(tmp_path)})
+    with pytest.raises(TransientError, match="was ended 2 times: SIGKILL and SIGKILL.*where memory runs out"):
+        decoder(guilty())
+    assert_decodes(decoder, 3)
+    assert decoder(guilty())[1] == (96, 128)
 
 
 def test_isolated__an_image_that_ends_the_child_once_is_decoded(
