@@ -11,6 +11,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,13 @@ from pipeline.exposure import require_private
 
 #: Longest temp folder that leaves room for Ray's socket names within the 107 bytes of a Unix socket's address.
 _LONGEST_TEMP_DIR = 40
+#: Tries to remove that folder, a tenth of a second apart.
+_REMOVALS = 30
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 (the variable's name)
+#: Ray ends worker processes that were idle for a second, while a network loads for instance, and soon needs new ones,
+#: which take seconds of processor time to start.
+_SYSTEM_CONFIG = {"idle_worker_killing_time_threshold_ms": 120_000}
+_INIT_ERRORS = (RayError, ConnectionError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class Resources:
 
 def is_local() -> bool:
     """Return whether `connect` would start a cluster of this machine alone."""
-    return not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
+    return bool(_early) or not (ray.is_initialized() or os.environ.get("RAY_ADDRESS"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,27 @@ class Connection:
 
     dashboard: str | None
     can_grow: bool
+
+
+@contextlib.contextmanager
+def starting(verbose: bool = False) -> Iterator[None]:
+    """Start what `connect` would start, in the background, for the first `connect` within a block.
+
+    It takes seconds, in which this process can import and load what it needs. Where `connect` would start nothing, or
+    is not called, the block leaves nothing behind either.
+    """
+    if not is_local():
+        yield
+        return
+    _quieten(verbose)
+    early = _LocalCluster(verbose)
+    _early.append(early)
+    try:
+        yield
+    finally:
+        if early in _early:
+            _early.remove(early)
+            early.stop()
 
 
 @contextlib.contextmanager
@@ -82,40 +110,102 @@ def connect(verbose: bool = False) -> Iterator[Connection]:
             token (see `pipeline.exposure`).
     """
     _quieten(verbose)
-    if ray.is_initialized():
+    if _early:
+        local: _LocalCluster | None = _early.pop()
+    elif ray.is_initialized():
         _require_private()
         yield Connection(dashboard=None, can_grow=True)
         return
-    level = logging.INFO if verbose else logging.CRITICAL
-    address = os.environ.get("RAY_ADDRESS")
-    temp_dir = None if address else _short_temp_dir()
-    on_terminate = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
-    added_token = not address and not _has_token()
-    if added_token:  # otherwise Ray writes one into the home folder
-        os.environ[_TOKEN] = _own_token()
+    else:
+        local = None if os.environ.get("RAY_ADDRESS") else _LocalCluster(verbose)
     try:
-        options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
-        try:
-            if address:
-                context = ray.init(address=address, **options)
-            else:
-                context = ray.init(address="local", include_dashboard=False, _temp_dir=temp_dir, **options)
-        except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-            where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
-            raise ConfigError(f"Expected to reach {where}: {error}") from error
-        if on_terminate is not None:  # ray.init has put a handler of its own in its place
-            signal.signal(signal.SIGTERM, on_terminate)
-        try:
-            _require_private(context.dashboard_url or "")
-            dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
-            yield Connection(dashboard, can_grow=bool(address))
-        finally:
-            ray.shutdown()
+        dashboard = None
+        if local is None:
+            dashboard = _join(os.environ["RAY_ADDRESS"], verbose)
+        else:
+            local.wait()
+        _require_private(dashboard or "")
+        yield Connection(f"http://{dashboard}" if dashboard else None, can_grow=local is None)
     finally:
-        if added_token:
-            del os.environ[_TOKEN]
-        if temp_dir:
-            shutil.rmtree(temp_dir, ignore_errors=True)
+        if local is None:
+            ray.shutdown()
+        else:
+            local.stop()
+
+
+def _join(address: str, verbose: bool) -> str | None:
+    """Connect to a running cluster, and return its dashboard's address."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    on_terminate = signal.getsignal(signal.SIGTERM) if in_main_thread else None
+    try:
+        context = ray.init(address=address, **_logging(verbose))
+    except _INIT_ERRORS as error:
+        raise ConfigError(f"Expected to reach the Ray cluster at RAY_ADDRESS={address}: {error}") from error
+    if on_terminate is not None:  # ray.init has put a handler of its own in its place
+        signal.signal(signal.SIGTERM, on_terminate)
+    return context.dashboard_url
+
+
+class _LocalCluster:
+    """A cluster of this machine alone, which a thread of its own starts and ends.
+
+    It has to be one thread: Ray's processes are told to die with the thread that started them (PR_SET_PDEATHSIG).
+    """
+
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose
+        self._error: Exception | None = None
+        self._up, self._done = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._live, name="local Ray cluster", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until it is up.
+
+        Raises:
+            ConfigError: It can't be started.
+        """
+        self._up.wait()
+        if isinstance(self._error, _INIT_ERRORS):
+            raise ConfigError(f"Expected to start a local Ray cluster: {self._error}") from self._error
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """End it, and remove what it has left."""
+        self._done.set()
+        self._thread.join()
+
+    def _live(self) -> None:
+        temp_dir, added_token = _short_temp_dir(), not _has_token()
+        if added_token:  # otherwise Ray writes one into the home folder
+            os.environ[_TOKEN] = _own_token()
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                _temp_dir=temp_dir,
+                _system_config=dict(_SYSTEM_CONFIG),  # Ray adds to it where this cluster spills
+                **_logging(self._verbose),
+            )
+            self._up.set()
+            self._done.wait()
+        except Exception as error:  # for the thread that waits
+            self._error = error
+        finally:
+            self._up.set()
+            ray.shutdown()
+            if added_token:
+                del os.environ[_TOKEN]
+            _remove(temp_dir)
+
+
+#: What `starting` has started and `connect` has not taken yet.
+_early: list[_LocalCluster] = []
+
+
+def _logging(verbose: bool) -> dict[str, Any]:
+    return {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.CRITICAL}
 
 
 def _require_private(dashboard: str = "") -> None:
@@ -147,6 +237,15 @@ def _has_token() -> bool:
 def _short_temp_dir() -> str:
     folder = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="ray-", dir=folder if len(folder) <= _LONGEST_TEMP_DIR else "/tmp")  # noqa: S108
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder in which the last of Ray's processes may still be writing."""
+    for _ in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.1)
 
 
 def resources() -> Resources:

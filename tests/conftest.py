@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import s3, samples
+from tests.integration.processes import Surroundings
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,3 +59,11 @@ def calibrated_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image_folder(tmp_path: Path) -> Path:
     """Twelve small photographs: train and test, two classes."""
     return samples.write_folder(tmp_path / "images", per_class=3)
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path) -> Iterator[Surroundings]:
+    """Where a job runs as a process of its own."""
+    value = Surroundings(tmp_path / "surroundings")
+    yield value
+    shutil.rmtree(value.temporary, ignore_errors=True)

@@ -27,6 +27,7 @@ from pipeline.table.schema import (
     data_schema,
     open_table,
     read_info,
+    table_exists,
     unit_name,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     "read_rows",
     "ref_columns",
     "replan",
+    "table_exists",
     "take_back",
     "take_out",
     "take_out_ahead",

@@ -177,13 +177,18 @@ def open_table(uri: str, options: StorageOptions | None = None) -> Table:
     return Table(place, storage.store_for(place, options))
 
 
+def table_exists(table: Table) -> bool:
+    """Return whether there is a table."""
+    return table.store.info(table.info_uri) is not None
+
+
 def read_info(table: Table) -> TableInfo:
     """Read table.json.
 
     Raises:
         TableError: There is no table, or not one that this version reads.
     """
-    if table.store.info(table.info_uri) is None:
+    if not table_exists(table):
         raise TableError(
             f"Expected a table at {table.uri}, found no table.json there. Check the path, or run jobs.embed."
         )
@@ -203,7 +208,7 @@ def check_info(table: Table, asked: TableInfo) -> None:
         ContractMismatch: The table holds other features.
         TableError: The table is of another kind, or holds another type or another head's predictions.
     """
-    if table.store.info(table.info_uri) is None:
+    if not table_exists(table):
         return
     stored = read_info(table)
     if stored.kind != asked.kind:
@@ -225,6 +230,6 @@ def check_info(table: Table, asked: TableInfo) -> None:
 
 def create_table(table: Table, info: TableInfo) -> None:
     """Write table.json unless it is there; another run may have been quicker, so check again afterwards."""
-    if table.store.info(table.info_uri) is None:  # not every store minds the condition, see `pipeline.table.conditions`
+    if not table_exists(table):  # not every store minds the condition, see `pipeline.table.conditions`
         table.store.put_if_absent(table.info_uri, (json.dumps(info.to_json(), indent=2) + "\n").encode())
     check_info(table, info)

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.fault_proxy import FaultProxy, proxy_before
-from tests.integration.processes import Surroundings
 from tests.s3 import S3Server
-
-
-@pytest.fixture
-def surroundings(tmp_path: Path) -> Iterator[Surroundings]:
-    value = Surroundings(tmp_path / "surroundings")
-    yield value
-    shutil.rmtree(value.temporary, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

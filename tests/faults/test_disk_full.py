@@ -14,7 +14,7 @@ from tests.faults.small_disk import SmallDisk, small_disk
 from tests.integration.processes import Surroundings
 from tests.oracle import check
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -34,7 +34,6 @@ def files(table: Path) -> dict[str, bytes]:
     return {str(path.relative_to(table)): path.read_bytes() for path in table.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
 def test_embed__a_full_disk_is_told_and_the_run_goes_on_once_there_is_space(
     disk: SmallDisk, surroundings: Surroundings, images: list[str]
 ) -> None:
@@ -62,9 +61,7 @@ def test_embed__a_full_disk_is_told_and_the_run_goes_on_once_there_is_space(
     assert {name: after[name] for name in before} == before
 
 
-@pytest.mark.parametrize(
-    ("size", "file"), [("4k", "table.json"), pytest.param("8k", "plans/000000.parquet", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("size", "file"), [("4k", "table.json"), ("8k", "plans/000000.parquet")])
 def test_embed__a_disk_that_is_full_before_any_work(
     disk: SmallDisk, surroundings: Surroundings, images: list[str], size: str, file: str
 ) -> None:

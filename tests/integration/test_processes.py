@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,13 +18,6 @@ from tests.integration.processes import Surroundings, wait_until
 PIXELS = ("--backbone", "pixels")
 #: Where converted networks are kept, in the user's cache folder.
 CACHE = "vision-embedding-pipeline/networks"
-
-
-@pytest.fixture
-def surroundings(tmp_path: Path) -> Iterator[Surroundings]:
-    value = Surroundings(tmp_path / "surroundings")
-    yield value
-    shutil.rmtree(value.temporary, ignore_errors=True)
 
 
 def uris(table: Path) -> list[str]:

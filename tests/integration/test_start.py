@@ -1,0 +1,55 @@
+"""The local Ray cluster: started early or late, it is there when it is needed, and gone afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.integration.processes import Surroundings
+
+_PROGRAM = """
+import os
+import sys
+import threading
+
+import psutil
+import ray
+
+from pipeline import cluster
+
+
+def check_gone():
+    assert not ray.is_initialized()
+    assert psutil.Process().children() == []
+    assert [thread.name for thread in threading.enumerate() if "Ray" in thread.name] == []
+    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+with cluster.starting():
+    assert cluster.is_local()
+    for _ in range(2):  # the second one starts a cluster of its own
+        with cluster.connect() as connection:
+            assert not connection.can_grow
+            assert ray.get(ray.remote(lambda: 7).remote()) == 7
+        check_gone()
+with cluster.starting():
+    pass
+check_gone()
+try:
+    with cluster.starting():
+        raise KeyError("what went wrong meanwhile")
+except KeyError:
+    check_gone()
+os.environ["RAY_ADDRESS"] = "127.0.0.1:1"
+with cluster.starting():
+    assert not cluster.is_local()
+    check_gone()
+print("done")
+"""
+
+
+def test_starting__is_taken_by_connect_or_leaves_nothing(surroundings: Surroundings) -> None:
+    command = [sys.executable, "-c", _PROGRAM]
+    done = subprocess.run(command, env=surroundings.environment(), capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert surroundings.stray_files() == []
