@@ -79,6 +79,13 @@ def test_commit_unit__a_second_writer_changes_nothing(table: Table) -> None:
     assert {path: path.read_bytes() for path in Path(table.uri).rglob("*.parquet")} == before
 
 
+def test_commit_unit__counts_what_this_run_committed_before_its_answer_was_lost(table: Table) -> None:
+    for _ in range(2):  # the second time is that of a task that Ray tries again
+        committed = commit_unit(table, UNIT, rows("a", "b", "c"), rejects("d"), {"run": "r1"})
+        assert (committed.embedded, committed.rejected, committed.created) == (3, 1, True)
+    assert not commit_unit(table, UNIT, rows("a", "b", "c"), rejects("d"), {}).created
+
+
 def test_commit_unit__refuses_a_count_that_does_not_add_up(table: Table) -> None:
     with pytest.raises(AssertionError, match="promises 4 images, got 1"):
         commit_unit(table, UNIT, rows("a"), rejects("b"), {})
