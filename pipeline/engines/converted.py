@@ -42,14 +42,11 @@ def converted(openvino: Any, backbone: Backbone, cache_dir: str | None) -> Any:
         ContractMismatch: The weights are others than the contract says.
     """
     if cache_dir is None:
-        return _read(openvino, _convert(openvino, backbone))
+        return _convert(openvino, backbone, None)
     path = Path(cache_dir).expanduser() / "networks" / _name(openvino, backbone.contract)
     with _locked(path):
         kept = _kept(path)
-        network = kept or _convert(openvino, backbone)
-        if kept is None:
-            _keep(path, network)
-    return _read(openvino, network)
+        return _convert(openvino, backbone, path) if kept is None else _read(openvino, kept)
 
 
 def _name(openvino: Any, contract: FeatureContract) -> str:
@@ -77,16 +74,12 @@ def _kept(path: Path) -> dict[str, NDArray[np.uint8]] | None:
         return None
 
 
-def _keep(path: Path, network: dict[str, NDArray[np.uint8]]) -> None:
-    try:
-        storage.clear_unfinished(path)
-        storage.LocalStore().replace(str(path), save(network))
-        storage.note_sha256(path)
-    except OSError as error:  # it saves time, and must never be why a run fails
-        logger.warning("%s", storage.explained(error, "The converted network can't be kept"))
+def _convert(openvino: Any, backbone: Backbone, path: Path | None) -> Any:
+    """Convert a network, and keep the result at a path.
 
-
-def _convert(openvino: Any, backbone: Backbone) -> dict[str, NDArray[np.uint8]]:
+    What is returned has been written and read as well, since writing folds constants: so the first run gives the last
+    bits that the later ones give.
+    """
     import torch
 
     from pipeline.engines.normalised import Normalised
@@ -96,7 +89,20 @@ def _convert(openvino: Any, backbone: Backbone) -> dict[str, NDArray[np.uint8]]:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit.trace, by which OpenVINO reads networks
         model = openvino.convert_model(Normalised(backbone), example_input=example, input=[(-1, side, side, 3)])
-    with tempfile.TemporaryDirectory(prefix="vep-") as folder:
+    try:
+        network = _written(openvino, model)
+        model = _read(openvino, network)
+        if path is not None:
+            storage.clear_unfinished(path)
+            storage.LocalStore().replace(str(path), save(network))
+            storage.note_sha256(path)
+    except (OSError, RuntimeError) as error:  # it saves time, and must never be why a run fails
+        logger.warning("%s", storage.explained(error, "The converted network can't be kept"))
+    return model
+
+
+def _written(openvino: Any, model: Any) -> dict[str, NDArray[np.uint8]]:
+    with tempfile.TemporaryDirectory(prefix="vep-") as folder:  # OpenVINO writes to paths only
         structure = Path(folder, "network.xml")
         openvino.save_model(model, structure, compress_to_fp16=False)
         files = {"structure": structure, "constants": structure.with_suffix(".bin")}

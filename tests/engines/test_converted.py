@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.engines import embed, load_engine
+from pipeline.engines.openvino import import_openvino
 from tests import samples
 from tests.integration.processes import ROOT
 
@@ -94,6 +95,23 @@ def test_load_engine__a_cache_that_cannot_be_had_is_no_trouble(
         assert np.array_equal(vectors(backbone, cache), expected)
     assert "can't be kept" in caplog.text
     assert cache.is_file()
+
+
+def test_load_engine__no_space_to_keep_it_is_no_trouble(
+    backbone: Backbone,
+    expected: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("basic_ios::clear: iostream error")  # what OpenVINO says of a full disk
+
+    monkeypatch.setattr(import_openvino(), "save_model", full)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_allclose(vectors(backbone, tmp_path), expected, rtol=1e-6)
+    assert "The converted network can't be kept" in caplog.text
+    assert files(tmp_path) == []
 
 
 def test_load_engine__imports_no_pytorch_where_the_network_is_there(backbone: Backbone, tmp_path: Path) -> None:
