@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -12,10 +12,6 @@ from pipeline.options import EmbeddingType, Options
 from pipeline.progress import ProgressCallback
 from pipeline.run_options import RunOptions
 from pipeline.sources.options import SourceOptions
-
-if TYPE_CHECKING:
-    from pipeline.table import Table
-    from pipeline.targets import Target
 
 
 class _EmbedWhat(Options):
@@ -54,26 +50,16 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
     # Ray and PyTorch take seconds to import: not before the options are known to be right.
     from pipeline import cluster
     from pipeline.sources import described, open_source
-    from pipeline.table import open_table, table_exists
+    from pipeline.table import TableInfo, open_table, table_exists
 
     source = open_source(options)
     table = open_table(options.table, options.table_storage_options)
     # Where there is no table, there is work to do, so Ray starts while PyTorch is imported and the source listed.
     with contextlib.nullcontext() if table_exists(table) else cluster.starting(options.verbose):
         from pipeline.runs import plan_all, run
+        from pipeline.targets import backbone_spec, embedding_target
 
-        target = _target(options, table)
+        backbone = backbone_spec(options.backbone, options.weights, options.preprocess, options.cache_dir)
+        target = embedding_target(table, TableInfo("embeddings", backbone.contract, options.dtype), backbone)
         plan = partial(plan_all, options, source, target, described(options))
         return {"job": "embed", **run(options, source, target, plan, on_progress)}
-
-
-def _target(options: EmbedOptions, table: Table) -> Target:
-    from pipeline.actor import BackboneSpec
-    from pipeline.backbones import load_backbone, resolve_weights
-    from pipeline.table import TableInfo
-    from pipeline.targets import embedding_target
-
-    loaded = load_backbone(options.backbone, options.weights, options.preprocess, cache_dir=options.cache_dir)
-    weights = resolve_weights(options.backbone, options.weights)
-    backbone = BackboneSpec(loaded.contract, loaded.preprocessing, weights, options.cache_dir)
-    return embedding_target(table, TableInfo("embeddings", loaded.contract, options.dtype), backbone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
@@ -35,6 +35,17 @@ class Target:
     finish: Callable[[Mapping[str, pa.Schema]], Finish]
 
 
+def backbone_spec(name: str, weights: str, preprocess: str | None, cache_dir: str) -> BackboneSpec:
+    """Load a backbone here, and return what an actor needs to load it too.
+
+    Raises:
+        ConfigError: Unknown name, preset or weights.
+        WeightsError: The weights can't be had or don't fit.
+    """
+    loaded = load_backbone(name, weights, preprocess, cache_dir=cache_dir)
+    return BackboneSpec(loaded.contract, loaded.preprocessing, resolve_weights(name, weights), cache_dir)
+
+
 def backbone_of(
     contract: FeatureContract, weights: str | None, cache_dir: str, where: str, advice: str
 ) -> BackboneSpec:
@@ -52,9 +63,9 @@ def backbone_of(
         WeightsError: They can't be read.
     """
     weights, preset = weights or contract.weights, str(contract.preprocessing["name"])
-    loaded = load_backbone(contract.backbone, weights, preset, cache_dir=cache_dir)
-    require_same_features(contract, loaded.contract, where, advice)
-    return BackboneSpec(contract, loaded.preprocessing, resolve_weights(contract.backbone, weights), cache_dir)
+    spec = backbone_spec(contract.backbone, weights, preset, cache_dir)
+    require_same_features(contract, spec.contract, where, advice)
+    return replace(spec, contract=contract)
 
 
 def embedding_target(table: Table, info: TableInfo, backbone: BackboneSpec) -> Target:

@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 from tests import samples
-from tests.integration.processes import Surroundings
+from tests.integration.processes import Surroundings, title
 from tests.oracle import check
 
 #: How the titles begin that Ray gives to the processes of each kind.
@@ -135,7 +135,7 @@ def _kill_at_random(driver: subprocess.Popen[str], table: Path, run: Run, chance
             run.kills[kind] += 1
             _end(driver)
             return
-        victims = [each for each in _family(driver) if _title(each).startswith(TITLES[kind])]
+        victims = [each for each in _family(driver) if title(each).startswith(TITLES[kind])]
         if victims:
             run.kills[kind] += 1
             chance.choice(victims).kill()
@@ -147,13 +147,6 @@ def _family(driver: subprocess.Popen[str]) -> list[psutil.Process]:
         return sorted(psutil.Process(driver.pid).children(recursive=True), key=lambda process: process.pid)
     except psutil.NoSuchProcess:
         return []
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def _end(driver: subprocess.Popen[str]) -> int:

@@ -85,7 +85,7 @@ def load_engine(
         ConfigError: This machine can't do what was asked for.
         WeightsError: The network was needed, and its weights can't be had.
     """
-    engine_name, device_name = choose_engine(engine, device, device == "auto" and engine != "openvino" and cuda_here())
+    engine_name, device_name = choose_engine(engine, device, device == "auto" and cuda_here())
     threads = num_threads or available_cores()
     if engine_name == "openvino":
         return OpenVINOEngine(backbone, precision, batch_size, threads, cache_dir)

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from pipeline import failpoints
-from tests.integration.processes import ROOT, Surroundings
+from tests.integration.processes import ROOT, Surroundings, processes_of
 
 #: CPUs of a node that works, as Ray counts them; the machine's own may be fewer.
 NODE_CPUS = 2
@@ -108,18 +108,6 @@ def cluster_of_nodes(surroundings: Surroundings) -> Iterator[Nodes]:
                     each.kill()
                 psutil.wait_procs(left, timeout=10)
     assert left == [], "the cluster left processes behind"
-
-
-def processes_of(surroundings: Surroundings) -> list[psutil.Process]:
-    """Return all processes that were started in some surroundings, by the folder for temporary files that they have."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("TMPDIR") == str(surroundings.temporary):
-                found.append(process)
-        except psutil.Error:  # somebody else's, or gone
-            continue
-    return found
 
 
 def main() -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.failpoints import POINTS
 from tests import samples
-from tests.faults.nodes import processes_of
-from tests.integration.processes import Surroundings, wait_until
+from tests.integration.processes import Surroundings, processes_of, title, wait_until
 from tests.oracle import check
 
 pytestmark = pytest.mark.faults
@@ -48,11 +45,7 @@ def run(surroundings: Surroundings, *options: object) -> tuple[int, dict[str, An
 
 def at_work(surroundings: Surroundings) -> list[str]:
     """Return the titles of Ray's processes that do something; one that has just started waits for its node a while."""
-    titles = []
-    for process in processes_of(surroundings):
-        with contextlib.suppress(psutil.Error):
-            titles.append(" ".join(process.cmdline()))
-    return [title for title in titles if title.startswith("ray::")]
+    return [name for process in processes_of(surroundings) if (name := title(process)).startswith("ray::")]
 
 
 def test_embed__a_worker_that_dies_at_any_step_costs_nothing(surroundings: Surroundings, tmp_path: Path) -> None:

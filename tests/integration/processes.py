@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline import failpoints
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +89,26 @@ class Surroundings:
         """Return what lies in the home folder, the working directory and the temporary folder."""
         folders = [self.folder / "home", self.folder / "work", self.temporary]
         return [str(path) for folder in folders for path in folder.rglob("*")]
+
+
+def processes_of(surroundings: Surroundings) -> list[psutil.Process]:
+    """Return all processes that were started in some surroundings, by the folder for temporary files that they have."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TMPDIR") == str(surroundings.temporary):
+                found.append(process)
+        except psutil.Error:  # somebody else's, or gone
+            continue
+    return found
+
+
+def title(process: psutil.Process) -> str:
+    """Return what a process calls itself, as Ray's do ("ray::..."); nothing where it is gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:

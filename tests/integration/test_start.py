@@ -8,8 +8,9 @@ import sys
 from tests.integration.processes import Surroundings
 
 _PROGRAM = """
+import contextlib
 import os
-import sys
+import tempfile
 import threading
 
 import psutil
@@ -40,6 +41,13 @@ try:
         raise KeyError("what went wrong meanwhile")
 except KeyError:
     check_gone()
+tempfile.tempdir = "/nowhere"
+for early in (contextlib.nullcontext, cluster.starting):
+    try:
+        with early(), cluster.connect():
+            raise AssertionError("there is no folder to work in")
+    except FileNotFoundError:
+        check_gone()
 os.environ["RAY_ADDRESS"] = "127.0.0.1:1"
 with cluster.starting():
     assert not cluster.is_local()
