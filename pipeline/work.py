@@ -123,6 +123,9 @@ class _Run:
                     outcome.troubles[report.name] = report.trouble
         except (RayError, SystemException, Stalled) as error:
             ended = self._why(error)
+        finally:
+            if self._pass is not None:
+                self._pass[1].end()
         left = pending_units(self.task.table, self.pending)
         silent = {unit.name for unit in left} - reported
         bound = {report.name for report in outcome.reports if report.bound} & {unit.name for unit in left}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray.data._internal.actor_autoscaler.autoscaling_actor_pool import ActorPoolScalingRequest
 
 from pipeline.growth import Growth
@@ -10,6 +12,7 @@ from pipeline.growth import Growth
 class Pool:
     def __init__(self) -> None:
         self.deltas: list[int] = []
+        self._actor_to_logical_id: dict[Any, str] = {}
 
     def scale(self, req: ActorPoolScalingRequest) -> int:
         self.deltas.append(req.delta)
@@ -32,3 +35,14 @@ def test_step__a_node_in_place_of_a_lost_one_gets_the_actor_that_was_lost() -> N
         growth.note_room(room)
         growth.step([pool])
     assert pool.deltas == [1]
+
+
+def test_end__ends_every_actor_that_the_pool_ever_had() -> None:
+    pool, growth, ended = Pool(), Growth(1), list[str]()
+    for actors in ({"a": "1"}, {"a": "1", "b": "2"}, {"b": "2"}, {}):
+        pool._actor_to_logical_id = actors
+        growth.step([pool])
+    growth.end(ended.append)
+    assert sorted(ended) == ["a", "b"]
+    growth.end(ended.append)
+    assert len(ended) == 2

@@ -23,15 +23,18 @@ from tests.integration.processes import ROOT, Surroundings, processes_of
 
 #: CPUs of a node that works, as Ray counts them; the machine's own may be fewer.
 NODE_CPUS = 2
-#: A node that is gone is noticed after three seconds; Ray's own settings take half a minute.
+#: A node that is gone is noticed after six seconds; Ray's own settings take half a minute.
 _SYSTEM_CONFIG = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 1000,
     "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 3,
+    "health_check_failure_threshold": 6,  # fewer, and a node that only waits for a processor counts as gone
     # Blocks lie on the nodes that made them and are lost with these, as those of any real unit; small ones would be
     # kept by the driver.
     "max_direct_call_object_size": 1024,
+    # Else, processes that were idle for a second are ended, and nearly each task of these slow runs starts a new one,
+    # which takes some four seconds of a processor that all nodes share.
+    "idle_worker_killing_time_threshold_ms": 120_000,
 }
 
 
