@@ -22,6 +22,7 @@ class BackboneFamily:
             normalised, in the preset's channel order, and returns float32 of shape (B, D).
         embedding_dim: D.
         presets: Its preprocessings by name; the first is the default.
+        packages: Names of the packages that the network comes from.
         published_url: Returns where the authors keep the weights, or None where the network has no weights.
     """
 
@@ -29,4 +30,5 @@ class BackboneFamily:
     build: Callable[[], nn.Module]
     embedding_dim: int
     presets: tuple[Preprocessing, ...]
+    packages: tuple[str, ...]
     published_url: Callable[[], str] | None

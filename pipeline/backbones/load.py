@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from pipeline import storage
 from pipeline.backbones.family import BackboneFamily
+from pipeline.backbones.known import KnownWeights
 from pipeline.backbones.microsoftvision import MICROSOFTVISION_RESNET50
 from pipeline.backbones.pixels import PIXELS
 from pipeline.contract import FeatureContract, require_same_features
@@ -66,7 +67,7 @@ def _family(backbone: str) -> BackboneFamily:
 
 
 def resolve_weights(backbone: str, weights: str) -> str:
-    """Turn ``auto`` into the URL of the published weights (or ``none``); return other values as they are.
+    """Return weights as every node understands them: paths absolute, ``none`` where the network has none.
 
     Raises:
         ConfigError: The backbone can't use such weights.
@@ -84,9 +85,7 @@ def resolve_weights(backbone: str, weights: str) -> str:
                 f"Backbone {backbone} has no weights; got --weights {storage.redact(weights)}. Leave --weights out."
             )
         return "none"
-    if weights == "auto":
-        return family.published_url()
-    if seed is None and storage.scheme(weights) == "file":
+    if weights != "auto" and seed is None and storage.scheme(weights) == "file":
         return storage.local_uri(storage.local_path(weights))
     return weights
 
@@ -119,7 +118,8 @@ def load_backbone(
         name: One of `BACKBONES`.
         weights: ``auto`` (the published file), ``random:SEED``, or the URI of a state dict.
         preprocess: Name of a preset; None for the backbone's default.
-        cache_dir: Where remote weights are kept; None for the user's cache folder.
+        cache_dir: Where remote weights are kept, and what is known of weights; None: nothing is noted of them, and
+            remote ones are kept in the user's cache folder.
         expected: The contract that it has, for instance that of the table being written. Then the network is loaded,
             and held against it, when it is needed, and not before.
 
@@ -129,36 +129,46 @@ def load_backbone(
     """
     family, preset = _family(name), find_preset(name, preprocess)
     resolved = resolve_weights(name, weights)
-
-    def contract_of(network: nn.Module) -> FeatureContract:
-        from pipeline.backbones.weights import tensors_sha256
-
-        return FeatureContract(
-            backbone=name,
-            weights_sha256=tensors_sha256(network),
-            preprocessing=preset.to_json(),
-            embedding_dim=family.embedding_dim,
-            weights="none" if resolved == "none" else storage.redact(resolved) if weights != "auto" else "auto",
-        )
-
-    def load() -> nn.Module:
-        network = _load_network(family, resolved, cache_dir or storage.default_cache_dir())
-        if expected is not None:
-            advice = "Give the same --backbone, --weights and --preprocess."
-            require_same_features(expected, contract_of(network), "What is being written", advice)
-        return network
-
+    load = partial(_load_network, family, resolved, cache_dir or storage.default_cache_dir())
+    contract = partial(_contract, family, preset, resolved)
     if expected is not None:
-        return Backbone(preset, expected, load)
-    network = load()
-    return Backbone(preset, contract_of(network), lambda: network)
+        advice = "Give the same --backbone, --weights and --preprocess."
+        return Backbone(preset, expected, partial(_load_expected, load, contract, expected, advice))
+    known = None if cache_dir is None else KnownWeights(family, resolved, cache_dir)
+    noted = None if known is None else known.sha256()
+    if known is not None and noted is not None:
+        advice = f"Remove {known.path}, and run again."
+        return Backbone(preset, contract(noted), partial(_load_expected, load, contract, contract(noted), advice))
+    network, sha256 = load()
+    if known is not None:
+        known.note(sha256)
+    return Backbone(preset, contract(sha256), lambda: network)
 
 
-def _load_network(family: BackboneFamily, weights: str, cache_dir: str) -> nn.Module:
+def _contract(family: BackboneFamily, preset: Preprocessing, weights: str, weights_sha256: str) -> FeatureContract:
+    weights = weights if weights in ("auto", "none") else storage.redact(weights)
+    return FeatureContract(family.name, weights_sha256, preset.to_json(), family.embedding_dim, weights)
+
+
+def _load_expected(
+    load: Callable[[], tuple[nn.Module, str]],
+    contract: Callable[[str], FeatureContract],
+    expected: FeatureContract,
+    advice: str,
+) -> nn.Module:
+    network, sha256 = load()
+    require_same_features(expected, contract(sha256), "What is being written", advice)
+    return network
+
+
+def _load_network(family: BackboneFamily, weights: str, cache_dir: str) -> tuple[nn.Module, str]:
+    """Return the network, and the SHA-256 (hex) of its tensors."""
     from pipeline.backbones import weights as weights_file  # imports PyTorch
 
     seed = random_seed(weights)
     network = weights_file.build_random(family.build, seed or 0)
-    if seed is None and family.published_url is not None:
+    if weights == "auto" and family.published_url is not None:
+        weights = family.published_url()
+    if seed is None and weights != "none":
         weights_file.load_strictly(network, weights_file.load(weights, cache_dir), storage.redact(weights))
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False), weights_file.tensors_sha256(network)

@@ -56,5 +56,6 @@ MICROSOFTVISION_RESNET50 = BackboneFamily(
     build=_build,
     embedding_dim=2048,
     presets=(MICROSOFTVISION, FRUITS360_NOTEBOOK),
+    packages=("microsoftvision",),
     published_url=_published_url,
 )

@@ -38,5 +38,6 @@ PIXELS = BackboneFamily(
     build=_build,
     embedding_dim=3 * _GRID * _GRID,
     presets=(PIXELS_PRESET,),
+    packages=(),
     published_url=None,
 )

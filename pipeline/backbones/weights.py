@@ -1,25 +1,21 @@
-"""Weights: found, fetched once a node, read without unpickling code, fitted strictly, and named by their SHA-256."""
+"""Weights: read without unpickling code, fitted strictly, and named by the SHA-256 of their tensors."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file
 from torch import nn
 
 from pipeline import storage
-from pipeline.errors import ConfigError, WeightsError, WeightsUnavailable
-from pipeline.failures import Seam, Verdict, find
+from pipeline.backbones.fetch import DOWNLOAD_BACKOFF_S, fetch
+from pipeline.errors import WeightsError
 
-#: Waits in seconds between the attempts to download weights.
-DOWNLOAD_BACKOFF_S = (1.0, 4.0, 16.0)
 #: Batch norm's step counter: no feature depends on it, and old checkpoints lack it.
 _COUNTER = "num_batches_tracked"
 
@@ -48,63 +44,6 @@ def load(uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACKO
         if storage.scheme(uri) == "file":
             raise
         return read_state_dict(fetch(uri, cache_dir, backoff_s, other_than=storage.file_sha256(path)))
-
-
-def fetch(
-    uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACKOFF_S, other_than: str | None = None
-) -> Path:
-    """Return a local path of the weights: a local file itself, a remote one by way of the node's cache.
-
-    One process a node downloads, under a lock and to a temporary name; the others wait and use its copy. The file's
-    SHA-256 is kept beside it, so a copy that was damaged later is found and fetched again.
-
-    Args:
-        uri: Where they are.
-        cache_dir: Folder of the cache.
-        backoff_s: Waits (seconds) between attempts to download.
-        other_than: SHA-256 (hex) of a copy that is of no use; another one that is there by now is taken.
-
-    Raises:
-        WeightsError: There is no such file.
-        WeightsUnavailable: It can't be downloaded now.
-    """
-    if storage.scheme(uri) == "file":
-        path = Path(storage.local_path(uri))
-        if not path.is_file():
-            raise WeightsError(f"Expected a weights file at {path}, found none. Check --weights.")
-        return path
-    name = storage.redact(uri).rsplit("/", 1)[-1] or "weights"
-    target = Path(cache_dir).expanduser() / "weights" / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}-{name}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if storage.kept_sha256(target) not in (None, other_than):
-            return target
-        storage.clear_unfinished(target)
-        _download(uri, target, backoff_s)
-        storage.note_sha256(target)
-    return target
-
-
-def _download(uri: str, target: Path, backoff_s: tuple[float, ...]) -> None:
-    for attempt, wait_s in enumerate((*backoff_s, None), start=1):
-        try:
-            storage.download(uri, target)
-            return
-        except ConfigError:
-            raise
-        except Exception as error:  # fsspec's back ends raise their own trees
-            verdict = find(error, Seam.WEIGHTS).verdict
-            if wait_s is not None and verdict is Verdict.RETRY:
-                time.sleep(wait_s)
-                continue
-            kind = WeightsError if verdict is Verdict.FATAL else WeightsUnavailable
-            what = f"they can't be downloaded after {attempt} attempt(s)"
-            raise kind(
-                f"Expected weights at {storage.redact(uri)}, but {storage.explained(error, what).rstrip('.')}. Give a "
-                "copy with --weights PATH "
-                "(.safetensors, .pt, .pth or .tar; local, s3://, gs://, az:// or https://), or try the pipeline "
-                "without trained weights with --weights random:0."
-            ) from None
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:

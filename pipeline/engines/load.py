@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import sys
 
 from pipeline.backbones import Backbone
 from pipeline.engines.base import Engine
 from pipeline.engines.openvino import OpenVINOEngine, choose_precision, import_openvino
 from pipeline.errors import ConfigError
 from pipeline.options import Device, EngineName, Precision
+
+#: What Linux calls devices that may be PyTorch's CUDA: NVIDIA's cards and Jetsons, a Windows host's, AMD's.
+_GPU_DEVICES = ("/dev/nvidia*", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
 
 
 def choose_engine(engine: EngineName, device: Device, cuda: bool) -> tuple[EngineName, Device]:
@@ -32,7 +37,12 @@ def choose_engine(engine: EngineName, device: Device, cuda: bool) -> tuple[Engin
 
 
 def cuda_here() -> bool:
-    """Return whether PyTorch can use a CUDA device on this machine; a GPU alone is not enough for a CPU build."""
+    """Return whether PyTorch can use a CUDA device on this machine; a GPU alone is not enough for a CPU build.
+
+    Where Linux has no device that could be one, PyTorch, which takes seconds to import, isn't asked.
+    """
+    if sys.platform == "linux" and not any(glob.glob(pattern) for pattern in _GPU_DEVICES):
+        return False
     import torch
 
     return torch.cuda.is_available()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.backbones import load_backbone, resolve_weights
+from pipeline.backbones import BACKBONES, load_backbone, resolve_weights
 from pipeline.errors import ConfigError, ContractMismatch
 
 NAME = "microsoftvision-resnet50"
@@ -56,8 +56,16 @@ def test_load_backbone__refuses_what_is_not_expected() -> None:
         _ = backbone.network
 
 
-def test_resolve_weights__auto_is_the_packages_url() -> None:
-    assert resolve_weights(NAME, "auto").startswith("https://argusvision.blob.core.windows.net/microsoftvision/")
+def test_published_url__is_the_packages() -> None:
+    published_url = BACKBONES[NAME].published_url
+    assert published_url is not None
+    assert published_url().startswith("https://argusvision.blob.core.windows.net/microsoftvision/")
+
+
+def test_resolve_weights__says_what_every_node_understands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_weights(NAME, "auto") == "auto"
+    assert resolve_weights(NAME, "w.pt") == str(tmp_path / "w.pt")
     assert resolve_weights("pixels", "auto") == "none"
     with pytest.raises(ConfigError, match="has no weights"):
         resolve_weights("pixels", "random:0")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.backbones import weights
+from pipeline.backbones.fetch import fetch
 from pipeline.errors import ImageReject, WeightsError, WeightsUnavailable
 from pipeline.failures import FAILURES, Seam, Verdict, find, of_status
 from pipeline.sources import web
@@ -79,7 +79,7 @@ def test_addresses__a_host_that_is_not_found(known_host: str, verdict: Verdict) 
 def test_weights__there_are_none(case: Case, server: Server, tmp_path: Path) -> None:
     status = case.error.status if isinstance(case.error, Answer) else 404
     with pytest.raises(WeightsError, match="after 1 attempt"):
-        weights.fetch(server.url(f"{status}.pt"), str(tmp_path), (0.0, 0.0))
+        fetch(server.url(f"{status}.pt"), str(tmp_path), (0.0, 0.0))
 
 
 @pytest.mark.parametrize(("status", "attempts"), [(401, 1), (403, 1), (429, 3), (500, 3), (503, 3)])
@@ -87,4 +87,4 @@ def test_weights__what_may_pass_is_not_the_users_mistake(
     status: int, attempts: int, server: Server, tmp_path: Path
 ) -> None:
     with pytest.raises(WeightsUnavailable, match=rf"after {attempts} attempt.*\b{status}\b"):
-        weights.fetch(server.url(f"{status}.pt"), str(tmp_path), (0.0, 0.0))
+        fetch(server.url(f"{status}.pt"), str(tmp_path), (0.0, 0.0))

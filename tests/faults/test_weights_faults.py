@@ -96,8 +96,8 @@ def test_load__a_damaged_cache_is_filled_anew(damage: str, content: bytes, tmp_p
 def fetching(url: str, cache: Path, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """Start a process that fetches weights and prints where they are, or why they can't be had."""
     code = (
-        "import sys\nfrom pipeline.backbones import weights\nfrom pipeline.errors import WeightsUnavailable\n"
-        "try:\n    print(weights.fetch(*sys.argv[1:], backoff_s=(0.0, 0.0)))\n"
+        "import sys\nfrom pipeline.backbones.fetch import fetch\nfrom pipeline.errors import WeightsUnavailable\n"
+        "try:\n    print(fetch(*sys.argv[1:], backoff_s=(0.0, 0.0)))\n"
         "except WeightsUnavailable as error:\n    print('unavailable:', error)\n"
     )
     command = [*prefix, sys.executable, "-c", code, url, str(cache)]
