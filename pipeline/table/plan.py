@@ -28,6 +28,8 @@ from pipeline.table.schema import PLAN_SCHEMA, Table, sequence_of, unit_name
 
 #: Units of one plan at most: keeps a plan's footer, which every task reads, below 0.5 MB.
 UNITS_PER_PLAN = 256
+#: Images of a run's first unit; each of the next ones has twice as many, up to the unit size.
+FIRST_UNIT = 128
 #: Bytes fetched at a time from a plan in an object store: a unit's row group is some 50 kB.
 _PLAN_BLOCK_BYTES = 2**18
 _PARALLEL_READS = 16
@@ -104,6 +106,27 @@ def plan_numbers(table: Table, start: int = 0) -> list[int]:
     """Return the numbers of a table's plans from one on, in order."""
     names = (name.removesuffix(".parquet") for name in table.store.list_names(f"{table.uri}/plans"))
     return sorted(int(name) for name in names if name.isdecimal() and int(name) >= start)
+
+
+def unit_lengths(num_rows: int, unit_size: int, growing: bool) -> list[int]:
+    """Cut the rows of a plan into units.
+
+    Args:
+        num_rows: How many.
+        unit_size: Rows of a unit.
+        growing: Whether the first units are smaller: the engine has work, and the table its first rows, seconds
+            earlier; and a run of a few hundred images is more than one unit, whose stages can work at the same time.
+
+    Returns:
+        The rows of each unit.
+    """
+    lengths: list[int] = []
+    size = min(FIRST_UNIT, unit_size) if growing else unit_size
+    while num_rows:
+        lengths.append(min(size, num_rows))
+        num_rows -= lengths[-1]
+        size = min(2 * size, unit_size)
+    return lengths
 
 
 def write_plan(

@@ -17,7 +17,16 @@ from pipeline.digests import first_of_each
 from pipeline.errors import TransientError
 from pipeline.refs import REF_SCHEMA, extra_schema, stored, unify
 from pipeline.table.listing import Listing, Planned, as_stored, with_columns
-from pipeline.table.plan import UNITS_PER_PLAN, Plan, Unit, committed_names, list_plans, plan_batches, write_plan
+from pipeline.table.plan import (
+    UNITS_PER_PLAN,
+    Plan,
+    Unit,
+    committed_names,
+    list_plans,
+    plan_batches,
+    unit_lengths,
+    write_plan,
+)
 from pipeline.table.promises import NOWHERE, Known, Promises, know
 from pipeline.table.schema import Table, unit_name
 
@@ -106,6 +115,7 @@ class _Planner:
     columns: pa.Schema = field(init=False)
     _waiting: list[pa.Table] = field(default_factory=list)
     _num_waiting: int = 0
+    _first: bool = True
 
     def __post_init__(self) -> None:
         self._committed = committed_names(self.table)
@@ -189,15 +199,17 @@ class _Planner:
         columns = pa.schema([]) if self.listing.containers else self.columns
         waiting = pa.concat_tables(with_columns(part, columns) for part in self._waiting)
         refs, rest = waiting.slice(0, self._plan_rows), waiting.slice(self._plan_rows)
-        size = 1 if self.listing.containers else self._unit_size
-        lengths = [min(size, len(refs) - start) for start in range(0, len(refs), size)]
+        containers = self.listing.containers
+        lengths = unit_lengths(len(refs), 1 if containers else self._unit_size, growing=self._first and not containers)
         plan = self._put(refs, lengths)
         if plan is None:
             refs = self._not_promised_meanwhile(refs)
             self._waiting = [part for part in (refs, rest) if len(part)]
         else:
-            rows = refs.append_column("unit", pa.array(np.arange(len(refs), dtype=np.int32) // size))
-            self.promises.add_plan(plan, (rows.slice(n * size, size) for n in range(len(lengths))))
+            rows = refs.append_column("unit", pa.array(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)))
+            starts = np.cumsum([0, *lengths]).tolist()
+            self.promises.add_plan(plan, map(rows.slice, starts, lengths))
+            self._first = False
             self._waiting = [rest] if len(rest) else []
         self._num_waiting = sum(map(len, self._waiting))
 

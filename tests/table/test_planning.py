@@ -129,6 +129,32 @@ def test_plan_source__a_long_listing_becomes_several_plans(table: Table, monkeyp
     assert [uris(table, unit) for unit in planned.units] == [["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"], ["i"]]
 
 
+def test_plan_source__the_first_units_of_a_run_are_smaller(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.table.planning.UNITS_PER_PLAN", 3)
+    names = [f"{i:04d}" for i in range(3000)]
+    planned = plan(table, refs(*names), 512)
+    assert [unit.num_images for unit in planned.units] == [128, 256, 512, 512, 128, 512, 512, 440]
+    assert [entry.num_units for entry in list_plans(table)] == [5, 3]
+    assert [name for unit in planned.units for name in uris(table, unit)] == names
+    assert plan(table, refs(*names), 512).units == planned.units
+    more = plan(table, refs(*names, *(f"x{i}" for i in range(200))), 512)
+    assert [unit.num_images for unit in more.units[8:]] == [128, 72]
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "unit_size", "growing", "expected"),
+    [
+        (5000, 1024, True, [128, 256, 512, 1024, 1024, 1024, 1024, 8]),
+        (1000, 1024, False, [1000]),
+        (300, 200, True, [128, 172]),
+        (10, 4, True, [4, 4, 2]),
+        (0, 4, True, []),
+    ],
+)
+def test_unit_lengths(num_rows: int, unit_size: int, growing: bool, expected: list[int]) -> None:
+    assert plan_module.unit_lengths(num_rows, unit_size, growing) == expected
+
+
 def test_plan_source__an_image_that_is_listed_twice_counts_once(table: Table) -> None:
     planned = plan(table, [refs(*"aba"), refs(*"ca")], 10)
     assert [uris(table, unit) for unit in planned.units] == [["a", "b", "c"]]
