@@ -10,6 +10,7 @@ from pipeline import storage
 from pipeline.errors import RunIncomplete, TooManyRejects
 from pipeline.run_options import WorkOptions
 from pipeline.sources import Source
+from pipeline.stages.costs import summed
 from pipeline.table import (
     Ledger,
     Planned,
@@ -25,7 +26,19 @@ from pipeline.task import Outcome
 logger = logging.getLogger(__name__)
 
 #: What a manifest says of the run that completed the plan.
-_MANIFEST_FIELDS = ("run", "started", "seconds", "images_per_s", "stage_s", "engines", "options")
+_MANIFEST_FIELDS = (
+    "run",
+    "started",
+    "seconds",
+    "images_per_s",
+    "stage_s",
+    "engine_busy",
+    "bytes_read",
+    "bytes_written",
+    "peak_memory_bytes",
+    "engines",
+    "options",
+)
 
 
 def new_work(outcome: Outcome) -> dict[str, Any]:
@@ -33,12 +46,11 @@ def new_work(outcome: Outcome) -> dict[str, Any]:
     created = {report.name: report for report in outcome.reports if report.created}.values()
     new = {name: sum(getattr(report, name) for report in created) for name in ("embedded", "reused", "rejected")}
     done = new["embedded"] + new["rejected"]
-    stages = ("read_s", "embed_s")
     return {
         "new": new,
         "engines": sorted({report.engine for report in outcome.reports if report.engine}),
         "images_per_s": round(done / outcome.seconds, 2) if outcome.seconds else 0.0,
-        "stage_s": {name: round(sum(getattr(report, name) for report in outcome.reports), 3) for name in stages},
+        **summed(report.costs for report in outcome.reports),
     }
 
 

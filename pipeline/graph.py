@@ -11,10 +11,12 @@ from typing import Any, cast
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask, TaskPoolStrategy
+from ray.data._internal.execution.backpressure_policy import ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
 
+from pipeline import ahead
 from pipeline.actor import BackboneSpec, EmbedActor
 from pipeline.content import ClusterMemory
 from pipeline.growth import NO_AUTOSCALING
@@ -23,6 +25,7 @@ from pipeline.layout import COMMIT_CPUS, EngineSpec, Layout
 from pipeline.monitor import ReadReporter
 from pipeline.sources import Source
 from pipeline.stages.commit import Finish, UnitReport, commit_and_report
+from pipeline.stages.costs import Costs
 from pipeline.stages.read import read_block
 from pipeline.table import Table, Unit
 
@@ -112,7 +115,7 @@ def embed_units(
     """
     side = backbone.preprocessing.crop
     bytes_per_image = side * side * 3 + 512
-    with _data_context(callbacks):
+    with _data_context(callbacks, layout.units_ahead):
         blocks = _graph(
             PlannedUnits(
                 units,
@@ -141,7 +144,7 @@ def embed_units(
         )
         for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in cast(pa.Table, batch).to_pylist():
-                yield UnitReport(**row)
+                yield UnitReport(**{**row, "costs": Costs(**row["costs"])})
 
 
 def _graph(
@@ -191,7 +194,8 @@ def _graph(
 class _data_context:  # noqa: N801 (a context manager, used like a function)
     """Ray Data's settings for a run: units stay whole, no progress bars, and one lost unit doesn't stop the rest."""
 
-    def __init__(self, callbacks: Sequence[type[ExecutionCallback]]) -> None:
+    def __init__(self, callbacks: Sequence[type[ExecutionCallback]], units_ahead: int) -> None:
+        self._policies = ahead.policies(units_ahead)
         self._wanted: dict[str, Any] = {
             "target_max_block_size": None,  # a unit is a block, and a container's size is not known before
             "enable_progress_bars": False,
@@ -208,8 +212,10 @@ class _data_context:  # noqa: N801 (a context manager, used like a function)
         self._before = {name: getattr(context, name) for name in self._wanted}
         for name, value in self._wanted.items():
             setattr(context, name, value)
+        context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, self._policies)
 
     def __exit__(self, *error: object) -> None:
         context = DataContext.get_current()
         for name, value in self._before.items():
             setattr(context, name, value)
+        context.remove_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY)

@@ -16,6 +16,9 @@ _READ_CPUS_BESIDE_CPU_ENGINE, _READ_CPUS_ON_ONE_CPU = 0.4, 0.3
 _OVER_HALF_CPUS = 0.1
 #: CPUs of one actor that computes on a GPU: it copies pixels and waits.
 _CUDA_ACTOR_CPUS = 0.5
+#: Decoded units that may wait for each actor. Beside a CPU engine decoding takes seconds a unit and embedding more of
+#: them; a GPU embeds a unit in a tenth of a second, so what many cores decode gets ready in bursts.
+_UNITS_AHEAD = {"cpu": 2, "cuda": 4}
 #: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading. Nor may those whose units
 #: were lost with a node, and wait to be computed again, hold up the others.
 COMMIT_CPUS = 0.02
@@ -48,6 +51,7 @@ class Layout:
         read_cpus: CPUs of one read task.
         max_commits: Commit tasks at once, at most.
         num_threads: CPU threads of one engine.
+        units_ahead: Decoded units that may wait for each actor.
     """
 
     engine: EngineName
@@ -58,6 +62,7 @@ class Layout:
     read_cpus: float
     max_commits: int
     num_threads: int | None
+    units_ahead: int
 
 
 def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
@@ -83,7 +88,7 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
         if cluster.num_gpus < 1 and not can_grow:
             raise ConfigError("Asked for --device cuda, but Ray finds no GPU on this machine. Use --device cpu.")
         read_cpus = min(1.0, cluster.cpus_per_node / 4)
-        return Layout(engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, commits, num_threads=None)
+        return Layout(engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, commits, None, _UNITS_AHEAD[device])
     if cluster.num_cpus < 1 and not can_grow:
         raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")
     per_node = -(-actors // cluster.num_cpu_nodes)
@@ -91,7 +96,7 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     cpus = round(half + _OVER_HALF_CPUS if per_node == 1 else max(0.1, (half - COMMIT_CPUS) / per_node), 2)
     threads = max(1, int(cluster.cpus_per_node // per_node))
     read_cpus = _READ_CPUS_BESIDE_CPU_ENGINE if cluster.cpus_per_node >= 2 else _READ_CPUS_ON_ONE_CPU
-    return Layout(engine, device, actors, most, cpus, read_cpus, commits, threads)
+    return Layout(engine, device, actors, most, cpus, read_cpus, commits, threads, _UNITS_AHEAD[device])
 
 
 def room_for_actors(spec: EngineSpec, device: Device, cluster: Resources) -> int:

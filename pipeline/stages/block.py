@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.refs import SOURCE_NAMES
+from pipeline.stages.costs import Costs, with_costs
 from pipeline.table import Unit
 
 _OUTCOME = pa.schema(
@@ -60,7 +61,7 @@ def make_block(
     rows: Rows,
     unit: Unit,
     trouble: str | None,
-    read_s: float,
+    costs: Costs,
     container: bool,
 ) -> pa.Table:
     """Put a unit's block together.
@@ -71,7 +72,7 @@ def make_block(
         rows: The images.
         unit: Which unit.
         trouble: Why the unit can't be read now, if so: the block is then one row that says so.
-        read_s: Time that reading and decoding took.
+        costs: What reading and decoding took.
         container: Whether the unit's one ref is a file that holds all its images.
     """
     present = trouble is None and bool(rows.uris)
@@ -105,10 +106,9 @@ def make_block(
         ("container", container, pa.bool_()),
         ("present", present, pa.bool_()),
         ("trouble", trouble, pa.string()),
-        ("read_s", read_s, pa.float64()),
     ]
     columns.update({name: constant(value, kind, length) for name, value, kind in constants})
-    return pa.table(columns)
+    return with_costs(pa.table(columns), costs)
 
 
 def constant(value: Any, kind: pa.DataType, length: int) -> pa.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline import storage
 from pipeline.errors import RejectsSettled
 from pipeline.failures import Verdict, find
 from pipeline.refs import extra_schema, stored, unify
+from pipeline.stages.costs import COSTS_TYPE, NO_COSTS, Costs, costs_of, peak_bytes
 from pipeline.table import Table, Unit, commit_unit, unit_name
 from pipeline.table.close import replaced_rows
 from pipeline.table.schema import IMAGE_FIELDS, REJECT_SCHEMA
@@ -37,8 +39,7 @@ class UnitReport:
         hopeless: Whether ``trouble`` is such that no other try can help.
         bound: Whether it can't ever be committed as it is, since other rejects of it are settled; its images are to be
             promised again in a new unit.
-        read_s: Seconds spent reading and decoding.
-        embed_s: Seconds spent in the engine.
+        costs: What was spent on it.
         data_sha256: Digest (hex) of the data file, where this run wrote it.
         rejects_sha256: Digest (hex) of the rejects file, where this run wrote it.
         engine: What executed the network, see `pipeline.engines.EngineInfo`; empty where nothing was embedded.
@@ -54,8 +55,7 @@ class UnitReport:
     trouble: str | None = None
     hopeless: bool = False
     bound: bool = False
-    read_s: float = 0.0
-    embed_s: float = 0.0
+    costs: Costs = NO_COSTS
     data_sha256: str | None = None
     rejects_sha256: str | None = None
     engine: str = ""
@@ -86,7 +86,7 @@ def commit_block(
         run: What identifies the run, stored in the files' metadata.
         on_committed: Called with a data file's URI and the SHA-256 (hex) of its rows' images, once it is there.
     """
-    names = ["plan", "unit", "num_images", "container", "trouble", "hopeless", "read_s", "embed_s", "engine"]
+    names = ["plan", "unit", "num_images", "container", "trouble", "hopeless", "engine"]
     (first,) = block.slice(0, 1).select(names).to_pylist()
     unit = Unit(first["plan"], first["unit"], first["num_images"])
     report = UnitReport(
@@ -95,8 +95,7 @@ def commit_block(
         unit.num_images,
         trouble=first["trouble"],
         hopeless=first["hopeless"],
-        read_s=first["read_s"],
-        embed_s=first["embed_s"],
+        costs=costs_of(block),
         engine=first["engine"],
     )
     if report.trouble is not None:
@@ -121,12 +120,14 @@ def commit_block(
     if committed.created and on_committed is not None:
         on_committed(table.data_uri(unit.name), rows["sha256"].to_pylist())
     data_sha256, rejects_sha256 = committed.sha256 or (None, None)
+    costs = replace(report.costs, bytes_written=committed.num_bytes)
     return replace(
         report,
         embedded=committed.embedded,
         rejected=committed.rejected,
         reused=min(reused, committed.embedded),
         created=committed.created,
+        costs=costs,
         data_sha256=data_sha256,
         rejects_sha256=rejects_sha256,
     )
@@ -155,8 +156,7 @@ REPORT_SCHEMA = pa.schema(
         ("trouble", pa.string()),
         ("hopeless", pa.bool_()),
         ("bound", pa.bool_()),
-        ("read_s", pa.float64()),
-        ("embed_s", pa.float64()),
+        ("costs", COSTS_TYPE),
         ("data_sha256", pa.string()),
         ("rejects_sha256", pa.string()),
         ("engine", pa.string()),
@@ -172,7 +172,10 @@ def commit_and_report(
     on_committed: Callable[[str, list[str]], None] | None = None,
 ) -> pa.Table:
     """Commit a unit as Ray Data wants it: from a block to a block, here of one row, a `UnitReport`."""
+    start = time.perf_counter()
     report = commit_block(block, table, finish, run, on_committed)
+    costs = replace(report.costs, commit_s=time.perf_counter() - start, commit_peak_bytes=peak_bytes())
+    report = replace(report, costs=costs)
     return pa.Table.from_pylist([asdict(report)], schema=REPORT_SCHEMA)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.engines import Engine, embed
+from pipeline.engines import Engine, embed_by_batches
 from pipeline.errors import RejectCode
 from pipeline.failpoints import reach
 from pipeline.failures import Verdict, find
 from pipeline.stages.block import constant
+from pipeline.stages.costs import costs_of, peak_bytes, with_costs
 from pipeline.table import unit_name
 
 logger = logging.getLogger(__name__)
@@ -36,10 +39,11 @@ def embed_unit(
         on_batch: Called with a number of images whenever so many more are done, rejects included.
 
     Returns:
-        The block with ``embedding``, ``hopeless``, ``embed_s`` and ``engine`` instead of ``pixels`` and ``vector``.
-        Rejects have zeros as embedding.
+        The block with ``embedding``, ``hopeless`` and ``engine`` instead of ``pixels`` and ``vector``, and more
+        ``costs``. Rejects have zeros as embedding.
     """
-    start = time.perf_counter()
+    began, start = time.time(), time.perf_counter()
+    engine_s = 0.0
     dim = embedding_type.list_size
     embeddings = np.zeros((len(block), dim), embedding_type.value_type.to_pandas_dtype())
     trouble = block["trouble"][0].as_py()
@@ -49,7 +53,7 @@ def embed_unit(
     to_embed = np.flatnonzero(np.asarray(pc.greater(pc.binary_length(block["pixels"]), 0)))
     if trouble is None:
         try:
-            _embed_rows(engine, block["pixels"].combine_chunks(), to_embed, embeddings, on_batch)
+            engine_s = _embed_rows(engine, block["pixels"].combine_chunks(), to_embed, embeddings, on_batch)
         except Exception as error:  # an engine may raise anything; the unit stays pending and says why
             storage.log_traceback(logger, "The engine failed.")
             trouble = storage.explained(error, f"The engine {engine.info.engine} failed")
@@ -67,7 +71,15 @@ def embed_unit(
     block = block.drop_columns([*outcome])
     for name, values in outcome.items():
         block = block.append_column(name, pa.array(values, pa.string()))
-    return _finish(block, embeddings, embedding_type, trouble, False, time.perf_counter() - start, info)
+    costs = replace(
+        costs_of(block),
+        embed_s=time.perf_counter() - start,
+        engine_s=engine_s,
+        embed_began=began,
+        embed_peak_bytes=peak_bytes(),
+        actor=f"{platform.node()}:{os.getpid()}",
+    )
+    return _finish(with_costs(block, costs), embeddings, embedding_type, trouble, False, info)
 
 
 def _copy_known(block: pa.Table, embeddings: NDArray[Any]) -> None:
@@ -90,7 +102,7 @@ def give_up(block: pa.Table, embedding_type: pa.DataType, error: Exception) -> p
     embeddings = np.zeros((len(block), embedding_type.list_size), embedding_type.value_type.to_pandas_dtype())
     hopeless = find(error).verdict is Verdict.FATAL
     trouble = storage.explained(error, "The engine can't be loaded")
-    return _finish(block, embeddings, embedding_type, trouble, hopeless, 0.0, "")
+    return _finish(block, embeddings, embedding_type, trouble, hopeless, "")
 
 
 def _finish(
@@ -99,7 +111,6 @@ def _finish(
     embedding_type: pa.DataType,
     trouble: str | None,
     hopeless: bool,
-    embed_s: float,
     engine: str,
 ) -> pa.Table:
     values = pa.array(embeddings.reshape(-1), embedding_type.value_type)
@@ -109,7 +120,6 @@ def _finish(
         .drop_columns(["pixels", "vector", "trouble"])
         .append_column("trouble", constant(trouble, pa.string(), len(block)))
         .append_column("hopeless", constant(hopeless, pa.bool_(), len(block)))
-        .append_column("embed_s", constant(embed_s, pa.float64(), len(block)))
         .append_column("engine", constant(engine, pa.string(), len(block)))
         .append_column("embedding", pa.FixedSizeListArray.from_arrays(values, type=embedding_type))
     )
@@ -121,17 +131,25 @@ def _embed_rows(
     rows: NDArray[np.int64],
     embeddings: NDArray[Any],
     on_batch: Callable[[int], None],
-) -> None:
-    """Embed the pixels of some rows, which lie one behind the other in the column's buffer."""
+) -> float:
+    """Embed the pixels of some rows, which lie one behind the other in the column's buffer.
+
+    Returns:
+        Seconds in the engine.
+    """
     if not len(rows):
-        return
+        return 0.0
     offsets = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1, 8 * column.offset)
     data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
     side = round((len(data) // len(rows) // 3) ** 0.5)
     pixels = data.reshape(len(rows), side, side, 3)
-    size = engine.info.batch_size
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
+    done, seconds, began = 0, 0.0, time.perf_counter()
+    for vectors in embed_by_batches(engine, pixels):
+        seconds += time.perf_counter() - began
+        part = rows[done : done + len(vectors)]
         with np.errstate(over="ignore"):  # float16 overflow shows as infinity, and then as a reject
-            embeddings[part] = embed(engine, pixels[start : start + size])
+            embeddings[part] = vectors
+        done += len(part)
         on_batch(len(part))
+        began = time.perf_counter()
+    return seconds

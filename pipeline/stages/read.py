@@ -20,6 +20,7 @@ from pipeline.isolation import IsolatedDecoder
 from pipeline.preprocessing import Decode, Preprocessing, decode_and_crop
 from pipeline.sources import Fetched, Source
 from pipeline.stages.block import Rows, make_block
+from pipeline.stages.costs import NO_COSTS, Costs, peak_bytes
 from pipeline.table import Table, Unit, ref_columns, unit_refs
 
 #: Images that are looked up among the embedded ones at once.
@@ -87,16 +88,16 @@ def read_unit(
         The unit's block. For each image: uri, label, split; ``extras``, a struct of the extra columns, if there are
         any; sha256, width, height; the outcome columns; ``copy_of``, the row of the same image in this block;
         ``vector``, the embedding where it is known; ``pixels``, uint8 of shape (crop, crop, 3), BGR, or no bytes where
-        there is nothing to embed. And on every row: plan, unit, num_images, container, replaces, trouble, read_s;
+        there is nothing to embed. And on every row: plan, unit, num_images, container, replaces, trouble, costs;
         ``present`` is false on the one row of a unit that has no images.
     """
     start = time.perf_counter()
     reach("read", unit.name)
-    decode = decode or partial(decode_and_crop, preprocessing, limits)
+    decode = _Timed(decode or partial(decode_and_crop, preprocessing, limits))
     refs = unit_refs(table, unit)
     reading = source.read(ref_columns(refs), limits.max_bytes)
     rows = Rows(unit.num_images or 0)
-    trouble = None
+    trouble, num_bytes = None, 0
     images = reading.images()
     while True:
         try:
@@ -106,12 +107,28 @@ def read_unit(
             break
         if not batch:
             break
+        num_bytes += sum(len(image.data) for image in batch if isinstance(image.data, bytes))
         _take(rows, batch, decode, limits, memory)
         if on_images is not None:
             on_images(len(batch))
     known = reading.rows() if trouble is None else None
     reach("decoded", unit.name)
-    return make_block(refs, known, rows, unit, trouble, time.perf_counter() - start, source.containers)
+    costs = Costs(time.perf_counter() - start, decode.seconds, num_bytes, peak_bytes())
+    return make_block(refs, known, rows, unit, trouble, costs, source.containers)
+
+
+class _Timed:
+    """Decodes, and takes the time of it."""
+
+    def __init__(self, decode: Decode) -> None:
+        self._decode, self.seconds = decode, 0.0
+
+    def __call__(self, data: bytes) -> tuple[Pixels, tuple[int, int]]:
+        start = time.perf_counter()
+        try:
+            return self._decode(data)
+        finally:
+            self.seconds += time.perf_counter() - start
 
 
 def _take(rows: Rows, batch: list[Fetched], decode: Decode, limits: Limits, memory: Memory | None) -> None:
@@ -181,7 +198,7 @@ def read_block(
     except Exception as error:  # Ray would drop the block, and nobody would know why
         trouble = storage.explained(error, f"Unit {unit.number} can't be read now")
         nothing = pa.table({"replaces": pa.nulls(1, pa.string()), "num_images": pa.nulls(1, pa.int32())})
-        block = make_block(nothing, None, Rows(1), unit, trouble, 0.0, source.containers)
+        block = make_block(nothing, None, Rows(1), unit, trouble, NO_COSTS, source.containers)
     if listener is not None:
         listener.end(unit.name)
     yield block

@@ -43,12 +43,14 @@ class Committed:
         created: Whether this run committed it, by this call or by an earlier one whose answer was lost; False: another
             run did, and nothing was changed.
         sha256: Digests (hex) of the data file and the rejects file, where this call wrote both; else None.
+        num_bytes: Length of the files that this call wrote.
     """
 
     embedded: int
     rejected: int
     created: bool
     sha256: tuple[str, str] | None = None
+    num_bytes: int = 0
 
 
 def commit_unit(
@@ -88,7 +90,8 @@ def commit_unit(
     if table.store.put_if_absent(table.data_uri(unit.name), data_file):
         reach("committed", unit.name)
         digests = hashlib.sha256(data_file).hexdigest(), hashlib.sha256(rejects_file).hexdigest()
-        return Committed(len(rows), len(rejects), created=True, sha256=digests if settled_here else None)
+        num_bytes = len(data_file) + (len(rejects_file) if settled_here else 0)
+        return Committed(len(rows), len(rejects), True, digests if settled_here else None, num_bytes)
     counts = count_rows(table, unit.name)
     return Committed(counts.rows, counts.rejects, created="run" in run and counts.run == run["run"])
 

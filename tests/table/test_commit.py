@@ -125,7 +125,10 @@ def test_commit_unit__settled_rejects_bind_a_later_attempt(table: Table, monkeyp
         crash_before(patch, 1)
         with pytest.raises(Crash):
             commit_unit(table, UNIT, rows("a", "b"), rejects("c", "d"), {})
-    assert commit_unit(table, UNIT, rows("a", "b", "d"), rejects("c"), {}) == Committed(2, 2, created=True)
+    committed = commit_unit(table, UNIT, rows("a", "b", "d"), rejects("c"), {})
+    assert committed == Committed(
+        2, 2, created=True, num_bytes=Path(table.uri, "data", f"{NAME}.parquet").stat().st_size
+    )
     assert (stored(table, "data"), stored(table, "rejects")) == (["a", "b"], ["c", "d"])
 
 

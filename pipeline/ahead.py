@@ -1,0 +1,56 @@
+"""How far reading may be ahead of embedding: a few units, whatever the cluster's memory and the source's size.
+
+Ray Data lets a stage run ahead until its share of the object store is full. That is memory that grows with the number
+of images; and on a machine whose cores decode and embed at the same time, decoding ahead only takes them from the
+engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ray.data._internal.execution.backpressure_policy import ENABLED_BACKPRESSURE_POLICIES
+from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
+from ray.data._internal.execution.interfaces.physical_operator import PhysicalOperator
+from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
+from ray.data._internal.execution.resource_manager import ResourceManager
+from ray.data._internal.execution.streaming_executor_state import Topology
+from ray.data.context import DataContext
+
+
+class ReadAhead(BackpressurePolicy):
+    """Starts no reading while enough units are decoded and wait for an actor to take them up.
+
+    Args:
+        data_context: Ray Data's settings.
+        topology: The operators, and what is queued between them.
+        resource_manager: Ray Data's accounts of resources.
+        units_per_actor: Decoded units that may wait for each actor.
+    """
+
+    def __init__(
+        self,
+        data_context: DataContext,
+        topology: Topology,
+        resource_manager: ResourceManager,
+        units_per_actor: int,
+    ) -> None:
+        super().__init__(data_context, topology, resource_manager)
+        self._units_per_actor = units_per_actor
+
+    def can_add_input(self, op: PhysicalOperator) -> bool:
+        """Return whether an operator may start another task; only those before the actors are held back."""
+        for embed in op.output_dependencies:
+            if isinstance(embed, ActorPoolMapOperator):
+                pool = embed.get_actor_info()
+                queued = self._topology[op].total_enqueued_output_blocks()
+                queued += self._topology[embed].total_enqueued_input_blocks()
+                waiting = queued + max(0, embed.num_active_tasks() - pool.running)
+                return waiting < self._units_per_actor * max(1, pool.running)
+        return True
+
+
+def policies(units_per_actor: int) -> list[Callable[[DataContext, Topology, ResourceManager], BackpressurePolicy]]:
+    """Return Ray Data's own policies and `ReadAhead`, for the setting ``backpressure_policies.enabled``."""
+    return [*ENABLED_BACKPRESSURE_POLICIES, partial(ReadAhead, units_per_actor=units_per_actor)]
