@@ -1,6 +1,6 @@
 """What executes a backbone on a device."""
 
-from pipeline.engines.base import Embeddings, Engine, EngineInfo, embed
+from pipeline.engines.base import Embeddings, Engine, EngineInfo, embed, embed_by_batches
 from pipeline.engines.load import choose_engine, cuda_here, load_engine, require_here
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "choose_engine",
     "cuda_here",
     "embed",
+    "embed_by_batches",
     "load_engine",
     "require_here",
 ]

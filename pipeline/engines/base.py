@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,18 +38,18 @@ class Engine(Protocol):
     def info(self) -> EngineInfo:
         """Say what executes."""
 
-    def embed_batch(self, pixels: Pixels) -> Embeddings:
-        """Embed exactly ``info.batch_size`` images.
+    def embed_batches(self, batches: Iterable[Pixels]) -> Iterator[Embeddings]:
+        """Embed batches of exactly ``info.batch_size`` images, several of them at a time where that is faster.
 
         Args:
-            pixels: uint8 array of shape (B, H, W, 3), BGR, C-contiguous.
+            batches: uint8 arrays of shape (B, H, W, 3), BGR, C-contiguous.
 
-        Returns:
-            float32 of shape (B, D).
+        Yields:
+            float32 of shape (B, D) for each batch, in order.
         """
 
 
-def embed(engine: Engine, pixels: Pixels) -> Embeddings:
+def embed_by_batches(engine: Engine, pixels: Pixels) -> Iterator[Embeddings]:
     """Embed any number of images; the last batch is padded with zeros, whose results are dropped.
 
     Each batch has the same shape, so an image's embedding does not depend on how many others came with it.
@@ -57,15 +58,22 @@ def embed(engine: Engine, pixels: Pixels) -> Embeddings:
         engine: What executes.
         pixels: uint8 array of shape (N, H, W, 3), BGR.
 
-    Returns:
-        float32 of shape (N, D), N >= 1.
+    Yields:
+        float32 of shape (n, D): those of the next ``n <= info.batch_size`` images.
     """
     size = engine.info.batch_size
-    batches = []
+    starts = range(0, len(pixels), size)
+    for start, embeddings in zip(starts, engine.embed_batches(_padded(pixels, size)), strict=True):
+        yield embeddings[: len(pixels) - start]
+
+
+def _padded(pixels: Pixels, size: int) -> Iterator[Pixels]:
     for start in range(0, len(pixels), size):
         batch = pixels[start : start + size]
         missing = size - len(batch)
-        if missing:
-            batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)])
-        batches.append(engine.embed_batch(batch)[: size - missing])
-    return np.concatenate(batches)
+        yield np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
+
+
+def embed(engine: Engine, pixels: Pixels) -> Embeddings:
+    """Return all that `embed_by_batches` yields, float32 of shape (N, D), N >= 1."""
+    return np.concatenate(list(embed_by_batches(engine, pixels)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -66,11 +67,14 @@ class TorchEngine:
         """Say what executes."""
         return self._info
 
-    def embed_batch(self, pixels: Pixels) -> Embeddings:
-        """Embed exactly ``info.batch_size`` images; see `pipeline.engines.base.Engine`.
+    def embed_batches(self, batches: Iterable[Pixels]) -> Iterator[Embeddings]:
+        """Embed batches of exactly ``info.batch_size`` images; see `pipeline.engines.base.Engine`.
 
         Where the device's memory doesn't suffice, the batch is cut in halves until it does, and stays so.
         """
+        return map(self._embed_batch, batches)
+
+    def _embed_batch(self, pixels: Pixels) -> Embeddings:
         while True:
             try:
                 parts = [

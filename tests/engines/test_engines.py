@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.backbones import load_backbone
-from pipeline.engines import choose_engine, embed, load_engine
+from pipeline.engines import choose_engine, embed, embed_by_batches, load_engine
 from pipeline.engines.base import EngineInfo
 from pipeline.engines.openvino import import_openvino
 from pipeline.engines.torch import TorchEngine
@@ -51,9 +52,10 @@ class Recorder:
         self.info = EngineInfo("recorder", "fp32", "none", batch_size)
         self.shapes: list[tuple[int, ...]] = []
 
-    def embed_batch(self, pixels: Pixels) -> np.ndarray:
-        self.shapes.append(pixels.shape)
-        return pixels[:, 0, 0, :2].astype(np.float32)
+    def embed_batches(self, batches: Iterable[Pixels]) -> Iterator[np.ndarray]:
+        for pixels in batches:
+            self.shapes.append(pixels.shape)
+            yield pixels[:, 0, 0, :2].astype(np.float32)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9])
@@ -73,6 +75,27 @@ def test_engines__pixels_are_means_of_the_grid(name: str) -> None:
     assert engine.info.engine == name
     assert engine.info.precision == "fp32"
     assert engine.info.batch_size == 2
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_engines__results_come_in_order_however_many_batches_are_at_work(name: str) -> None:
+    pixels = np.repeat(np.arange(200, dtype=np.uint8), 32 * 32 * 3).reshape(200, 32, 32, 3)
+    engine = load_engine(load_backbone("pixels"), name, "fp32", batch_size=3, num_threads=2)  # type: ignore[arg-type]
+    for _ in range(2):
+        np.testing.assert_allclose(embed(engine, pixels)[:, 0] * 255, np.arange(200), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_engines__go_on_after_somebody_wanted_no_more(name: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
+    engine = load_engine(load_backbone("pixels"), name, "fp32", batch_size=4, num_threads=2)  # type: ignore[arg-type]
+    expected = embed(engine, pixels)
+    for stop in (0, 1, 3):
+        some = embed_by_batches(engine, pixels)
+        for _ in range(stop):
+            next(some)
+        del some
+        np.testing.assert_array_equal(embed(engine, pixels), expected)
 
 
 def test_openvino__refuses_a_precision_that_the_processor_lacks() -> None:
@@ -111,8 +134,8 @@ def test_torch__halves_the_batch_until_it_fits_the_memory() -> None:
 
     engine._forward = scarce  # type: ignore[method-assign]
     pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
-    np.testing.assert_array_equal(engine.embed_batch(pixels), forward(pixels))
+    np.testing.assert_array_equal(next(iter(engine.embed_batches([pixels]))), forward(pixels))
     assert sizes == [16, 8, 4, 4, 4, 4]
     sizes.clear()
-    engine.embed_batch(pixels)
+    list(engine.embed_batches([pixels]))
     assert sizes == [4, 4, 4, 4]

@@ -66,7 +66,7 @@ class FailingEngine:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def embed_batch(self, pixels: Any) -> Any:
+    def embed_batches(self, batches: Any) -> Any:
         raise self.error
 
 

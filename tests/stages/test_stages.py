@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -101,6 +101,9 @@ class MeanColour:
 
     def __init__(self, batch_size: int = 2) -> None:
         self.info = EngineInfo("mean", "fp32", "test", batch_size)
+
+    def embed_batches(self, batches: Iterable[Pixels]) -> Iterator[np.ndarray]:
+        return map(self.embed_batch, batches)
 
     def embed_batch(self, pixels: Pixels) -> np.ndarray:
         return pixels.mean((1, 2)).astype(np.float32)
