@@ -47,7 +47,11 @@ lint: setup  ## Check style, types and the direction of imports.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## Measure images/s against a notebook-style loop, on this machine.
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@$(PIP) install $(PIP_OPTIONS) --editable '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.installed-bench  ## Measure images/s against a notebook loop, a bare loop, Ray Data's recipe and Daft.
 	$(BIN)/python -m benchmarks.embed
 
 bench-plan: setup  ## Measure listing, planning and reading small files, local and over the S3 protocol.

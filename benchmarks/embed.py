@@ -1,106 +1,211 @@
-"""Images/s of jobs.embed against a notebook-style loop, on the same images, in one run: python -m benchmarks.embed.
+"""Images/s of jobs.embed and of others: ``python -m benchmarks.embed``.
 
-The loop is what one writes first: a PyTorch DataLoader with two workers that reads and resizes with OpenCV, batches of
-120, the network in float32. Both embed JPEGs of 500 x 390 made from the photographs that scikit-learn bundles.
+All embed the same JPEGs with the same network, one after the other, each as a program of its own. The ratios hold from
+machine to machine; the rates don't.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import platform
-import tempfile
-import time
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import torch
-from sklearn.datasets import load_sample_images
-from torch.utils.data import DataLoader, Dataset
+import pyarrow.parquet as pq
 
-from pipeline.backbones import load_backbone
-from pipeline.backbones.microsoftvision import MICROSOFTVISION as PRESET
-from pipeline.embed import EmbedOptions, embed
+from benchmarks.images import files, mean_bytes, multiplied, photographs
+from benchmarks.plot import plot_rates
+from benchmarks.programs import Run, run
 
-SIZE = (500, 390)
-
-
-def write_images(folder: Path, count: int) -> None:
-    """Write JPEGs: random pieces of two photographs, scaled to one size."""
-    random = np.random.default_rng(0)
-    photographs = [cv2.cvtColor(image, cv2.COLOR_RGB2BGR) for image in load_sample_images().images]
-    for i in range(count):
-        photograph = photographs[i % 2]
-        width = int(random.integers(250, 500))
-        height = width * SIZE[1] // SIZE[0]
-        top, left = (int(random.integers(0, limit)) for limit in np.subtract(photograph.shape[:2], (height, width)))
-        piece = cv2.resize(photograph[top : top + height, left : left + width], SIZE, interpolation=cv2.INTER_CUBIC)
-        path = folder / f"class-{i % 2}" / f"{i:05d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), piece, [cv2.IMWRITE_JPEG_QUALITY, 90])
+#: Images of a whole run, from the command to its exit; and of the peers that are only there for comparison.
+_WHOLE, _PEERS = 1000, 250
+#: Seconds that the long run of jobs.embed should take, by the rates measured before.
+_LONG_S = 40
 
 
-class Notebook(Dataset[torch.Tensor]):
-    """Reads and normalises one image at a time, as notebooks do."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the table.
 
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
+    Args:
+        name: Who.
+        whole: Images/s from the command to the exit.
+        steady: Images/s after the first results; None where a peer doesn't tell.
+        images: How many of them.
+        run: The program.
+    """
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
-        image = cv2.resize(cv2.imread(str(self.paths[i])), (256, 256))[16:240, 16:240]
-        tensor = torch.from_numpy(image).permute(2, 0, 1).float() / 255
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PRESET.mean, PRESET.std))
-        return (tensor - mean) / std
-
-
-def notebook_loop(folder: Path) -> int:
-    """Embed every image and keep the vectors in memory; return how many there were."""
-    network = load_backbone("microsoftvision-resnet50", "random:0").network
-    loader = DataLoader(Notebook(sorted(folder.rglob("*.jpg"))), batch_size=120, num_workers=2)
-    with torch.no_grad():
-        return len(torch.cat([network(batch) for batch in loader]))
+    name: str
+    whole: float
+    steady: float | None
+    images: int
+    run: Run
 
 
-def measure(count: int) -> dict[str, Any]:
-    """Run both and return the figures."""
-    with tempfile.TemporaryDirectory() as scratch:
-        images = Path(scratch) / "images"
-        write_images(images, count)
-        started = time.perf_counter()
-        notebook_loop(images)
-        notebook_s = time.perf_counter() - started
-        started = time.perf_counter()
-        options = EmbedOptions(source=str(images), table=f"{scratch}/table", weights="random:0")
-        record = embed(options)
-        whole_s = time.perf_counter() - started
-    steady = count / record["stage_s"]["embed_s"]
-    return {
-        "images": count,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "engine": record["engines"],
-        "notebook_images_per_s": round(count / notebook_s, 2),
-        "embed_whole_run_images_per_s": round(count / whole_s, 2),
-        "embed_steady_images_per_s": round(steady, 2),
-        "whole_run_ratio": round(notebook_s / whole_s, 2),
-        "steady_ratio": round(steady * notebook_s / count, 2),
+class Bench:
+    """Runs the contestants.
+
+    Args:
+        folder: Where images and results lie.
+        precision: Of jobs.embed and the bare loop.
+    """
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        self._folder, self._precision, self._work = folder, precision, folder / "work"
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(parents=True)
+
+    def contestant(self, name: str, module: str, images: Path, *arguments: str) -> Line:
+        """Run one of `benchmarks.contestants`."""
+        run_ = self._run(f"benchmarks.contestants.{module}", str(images), str(self._work / module), *arguments)
+        count = sum(1 for _ in files(images))
+        return Line(name, count / run_.seconds, run_.told.get("images_per_s"), count, run_)
+
+    def embed(self, name: str, images: Path, cache_dir: Path) -> tuple[Line, float]:
+        """Run jobs.embed; return also the seconds from the command to the first committed unit."""
+        table = self._work / f"table-{name.replace(' ', '-')}"
+        options = ["--source", str(images), "--table", str(table), "--cache-dir", str(cache_dir)]
+        run_ = self._run("jobs.embed", *options, "--weights", "random:0", "--precision", self._precision, "--json")
+        first, steady, count = _commits(table, run_.started)
+        shutil.rmtree(table)
+        return Line(name, count / run_.seconds, steady, count, run_), first
+
+    def rates(self, images: Path) -> dict[str, Any]:
+        """Measure decoding and the model alone."""
+        return self._run("benchmarks.rates", str(images), "--precision", self._precision).told
+
+    def _run(self, module: str, *arguments: str) -> Run:
+        print(f"{module} ...", flush=True)
+        return run(module, *arguments, log=self._work / f"{module}.log")
+
+
+def _commits(table: Path, started: float) -> tuple[float, float | None, int]:
+    """Return when a run's first unit was committed, the images/s from then to the last, and the images in all."""
+    units = sorted((path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in table.glob("data/*.parquet"))
+    (first, _), *others = units
+    rate = sum(rows for _, rows in others) / (others[-1][0] - first) if others else None
+    return first - started, rate, sum(rows for _, rows in units)
+
+
+def measure(folder: Path, images: Path | None, precision: str, peers: bool) -> dict[str, Any]:
+    """Run everything and return the figures."""
+    bench = Bench(folder, precision)
+    images = images or photographs(_WHOLE, folder)
+    few = _some(images, folder / "work" / "few")
+    cache = folder / "cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    before = bench.rates(images)
+    lines = [bench.contestant("notebook loop", "notebook", images)]
+    cold, cold_first = bench.embed("jobs.embed, first run ever", images, cache)
+    whole, first = bench.embed("jobs.embed", images, cache)
+    times = max(2, round(_LONG_S / (1 / before["model"] + 1 / before["decode"]) / whole.images))
+    many = multiplied(images, times)
+    lines += [cold, whole, bench.contestant("bare loop", "bare_loop", many, precision)]
+    long, _ = bench.embed("jobs.embed, long", many, cache)
+    lines.append(long)
+    if peers:
+        lines.append(bench.contestant("Ray Data's recipe", "ray_recipe", few))
+        if importlib.util.find_spec("daft"):
+            lines.append(bench.contestant("Daft UDF", "daft_udf", few))
+    after = bench.rates(images)
+    rates = {name: (before[name] + after[name]) / 2 for name in ("model", "decode")}
+    return _figures(lines, rates, before["engine"], images) | {
+        "first_commit_s": first,
+        "first_commit_cold_s": cold_first,
     }
 
 
+def _some(images: Path, target: Path) -> Path:
+    chosen = list(files(images))[:: max(1, _WHOLE // _PEERS)][:_PEERS]
+    for path in chosen:
+        copy = target / path.relative_to(images)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    return target
+
+
+def _figures(lines: list[Line], rates: dict[str, float], engine: str, images: Path) -> dict[str, Any]:
+    by_name = {line.name: line for line in lines}
+    notebook, bare, long = by_name["notebook loop"], by_name["bare loop"], by_name["jobs.embed, long"]
+    bound = 1 / (1 / rates["model"] + 1 / rates["decode"])
+    steady = long.steady or long.whole
+    return {
+        "machine": f"{os.cpu_count()} x {_processor()}",
+        "engine": engine,
+        "image_bytes": round(mean_bytes(images)),
+        "model_images_per_s": rates["model"],
+        "decode_images_per_s": rates["decode"],
+        "bound_images_per_s": bound,
+        "contestants": {
+            line.name: {
+                "images": line.images,
+                "whole_images_per_s": line.whole,
+                "steady_images_per_s": line.steady,
+                "seconds": line.run.seconds,
+                "cpu_s": line.run.cpu_s,
+                "peak_bytes": line.run.peak_bytes,
+            }
+            for line in lines
+        },
+        "steady_over_notebook": steady / (notebook.steady or notebook.whole),
+        "steady_over_bare_loop": steady / (bare.steady or bare.whole),
+        "steady_over_bound": steady / bound,
+        "whole_over_notebook": by_name["jobs.embed"].whole / notebook.whole,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the figures as a table."""
+    print(f"\n{figures['machine']}, {figures['engine']}, JPEGs of {figures['image_bytes'] / 1000:.0f} kB\n")
+    print(f"{'':30}{'images':>8}{'whole':>9}{'steady':>9}{'seconds':>9}{'cpu s':>8}{'memory':>9}")
+    for name, one in figures["contestants"].items():
+        steady = f"{one['steady_images_per_s']:9.1f}" if one["steady_images_per_s"] else f"{'':9}"
+        print(
+            f"{name:30}{one['images']:8}{one['whole_images_per_s']:9.1f}{steady}{one['seconds']:9.1f}"
+            f"{one['cpu_s']:8.0f}{one['peak_bytes'] / 2**30:6.1f} GiB"
+        )
+    print(
+        f"\nmodel alone {figures['model_images_per_s']:.1f}, decoding alone {figures['decode_images_per_s']:.1f}, ",
+        end="",
+    )
+    print(f"bound 1 / (1/model + 1/decode) {figures['bound_images_per_s']:.1f} images/s\n")
+    for key, text in (
+        ("steady_over_notebook", "steady, over the notebook loop"),
+        ("steady_over_bare_loop", "steady, over the bare loop"),
+        ("steady_over_bound", "steady, over the bound"),
+        ("whole_over_notebook", "whole run of 1,000, over the notebook loop"),
+    ):
+        print(f"{text:45}{figures[key]:8.2f}")
+    print(f"{'first committed unit after':45}{figures['first_commit_s']:8.1f} s")
+    print(f"{'the same, with nothing cached':45}{figures['first_commit_cold_s']:8.1f} s")
+
+
 def main() -> None:
-    """Print the figures, as a table and as JSON."""
+    """Measure, print a table, and write JSON and a plot."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=480, help="images to embed (default: 480)")
-    figures = measure(parser.parse_args().images)
-    print(f"{'':28}{'images/s':>10}{'ratio':>8}")
-    print(f"{'notebook-style loop':28}{figures['notebook_images_per_s']:10.1f}{1.0:8.2f}")
-    for name, key in (("jobs.embed, whole run", "whole_run"), ("jobs.embed, steady state", "steady")):
-        print(f"{name:28}{figures[f'embed_{key}_images_per_s']:10.1f}{figures[f'{key}_ratio']:8.2f}")
-    print(json.dumps(figures))
+    parser.add_argument("--images", type=Path, help="a folder of .jpg files (default: 1,000 are made)")
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="where results go (default: out/bench)")
+    parser.add_argument("--precision", default="auto", help="of jobs.embed and the bare loop (default: auto)")
+    parser.add_argument("--no-peers", action="store_true", help="without Ray Data's recipe and Daft")
+    asked = parser.parse_args()
+    figures = measure(asked.output.absolute(), asked.images, asked.precision, not asked.no_peers)
+    show(figures)
+    asked.output.joinpath("embed.json").write_text(json.dumps(figures, indent=1))
+    plot_rates(figures, asked.output / "embed.png")
+    print(f"\n{asked.output / 'embed.json'} and embed.png have the same.")
 
 
 if __name__ == "__main__":
