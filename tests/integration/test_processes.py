@@ -42,7 +42,8 @@ def test_embed__streams_files_and_exit_code(surroundings: Surroundings, image_fo
     assert surroundings.stray_files() == []
     cached = [path for path in surroundings.cache.rglob("*") if path.is_file()]
     assert {path.relative_to(surroundings.cache).parent for path in cached} == {Path(CACHE)}
-    assert sorted(path.suffix for path in cached) == [".lock", ".safetensors", ".sha256"]
+    # The converted network, and what is known of the weights.
+    assert sorted(path.suffix for path in cached) == [".lock", ".safetensors", ".sha256", ".sha256"]
     names = ["cache", "head", "images", "output", "surroundings", "table"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
