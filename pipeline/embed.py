@@ -54,7 +54,7 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
 
     source = open_source(options)
     table = open_table(options.table, options.table_storage_options)
-    # Where there is no table, there is work to do, so Ray starts while PyTorch is imported and the source listed.
+    # Where there is no table, there is work to do, so Ray starts while the backbone is looked up and the source listed.
     with contextlib.nullcontext() if table_exists(table) else cluster.starting(options.verbose):
         from pipeline.runs import plan_all, run
         from pipeline.targets import backbone_spec, embedding_target

@@ -84,11 +84,14 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     actors = room_for_actors(spec, device, cluster)
     most = spec.num_actors or (None if can_grow else actors)
     commits = max(_COMMITS_PER_NODE * cluster.num_cpu_nodes, _COMMITS_WHERE_NODES_JOIN if can_grow else 0)
+    ahead = _UNITS_AHEAD[device]
     if device == "cuda":
         if cluster.num_gpus < 1 and not can_grow:
             raise ConfigError("Asked for --device cuda, but Ray finds no GPU on this machine. Use --device cpu.")
         read_cpus = min(1.0, cluster.cpus_per_node / 4)
-        return Layout(engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, commits, None, _UNITS_AHEAD[device])
+        return Layout(
+            engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, commits, num_threads=None, units_ahead=ahead
+        )
     if cluster.num_cpus < 1 and not can_grow:
         raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")
     per_node = -(-actors // cluster.num_cpu_nodes)
@@ -96,7 +99,7 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     cpus = round(half + _OVER_HALF_CPUS if per_node == 1 else max(0.1, (half - COMMIT_CPUS) / per_node), 2)
     threads = max(1, int(cluster.cpus_per_node // per_node))
     read_cpus = _READ_CPUS_BESIDE_CPU_ENGINE if cluster.cpus_per_node >= 2 else _READ_CPUS_ON_ONE_CPU
-    return Layout(engine, device, actors, most, cpus, read_cpus, commits, threads, _UNITS_AHEAD[device])
+    return Layout(engine, device, actors, most, cpus, read_cpus, commits, num_threads=threads, units_ahead=ahead)
 
 
 def room_for_actors(spec: EngineSpec, device: Device, cluster: Resources) -> int:

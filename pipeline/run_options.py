@@ -55,7 +55,10 @@ class RunOptions(WorkOptions):
     """Options of every job that brings a source into a table."""
 
     unit_size: int = Field(
-        1024, ge=1, le=65536, description="Images that are read, embedded and committed together (images)."
+        1024,
+        ge=1,
+        le=65536,
+        description="Images that are read, embedded and committed together; a run's first units are smaller (images).",
     )
     limit: int | None = Field(
         None,

@@ -146,8 +146,8 @@ def load_backbone(
 
 
 def _contract(family: BackboneFamily, preset: Preprocessing, weights: str, weights_sha256: str) -> FeatureContract:
-    weights = weights if weights in ("auto", "none") else storage.redact(weights)
-    return FeatureContract(family.name, weights_sha256, preset.to_json(), family.embedding_dim, weights)
+    dim, shown = family.embedding_dim, storage.redact(weights)
+    return FeatureContract(family.name, weights_sha256, preset.to_json(), dim, shown)
 
 
 def _load_expected(

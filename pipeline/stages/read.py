@@ -113,7 +113,12 @@ def read_unit(
             on_images(len(batch))
     known = reading.rows() if trouble is None else None
     reach("decoded", unit.name)
-    costs = Costs(time.perf_counter() - start, decode.seconds, num_bytes, peak_bytes())
+    costs = Costs(
+        read_s=time.perf_counter() - start,
+        decode_s=decode.seconds,
+        bytes_read=num_bytes,
+        read_peak_bytes=peak_bytes(),
+    )
     return make_block(refs, known, rows, unit, trouble, costs, source.containers)
 
 

@@ -2,6 +2,7 @@
 
 from pipeline.table.again import plan_retry, replan
 from pipeline.table.amend import encode, take_back, take_out
+from pipeline.table.changes import planned_changes
 from pipeline.table.commit import Committed, Counts, commit_unit, count_rows
 from pipeline.table.conditions import probe, take_out_ahead
 from pipeline.table.listing import Listing, Planned
@@ -17,7 +18,7 @@ from pipeline.table.manifest import (
     write_manifest,
 )
 from pipeline.table.plan import Plan, Unit, committed_names, list_plans, plan_batches, ref_columns, unit_refs
-from pipeline.table.planning import load_promises, plan_source, planned_changes
+from pipeline.table.planning import load_promises, plan_source
 from pipeline.table.read import data_files, embeddings, iter_files, read_file, read_rows
 from pipeline.table.schema import (
     Table,

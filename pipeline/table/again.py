@@ -20,6 +20,7 @@ from pipeline.table.plan import (
     committed_names,
     list_plans,
     ref_columns,
+    unit_lengths,
     unit_refs,
     write_plan,
 )
@@ -52,7 +53,7 @@ def promise_again(table: Table, promise: str, promises: Promises, wanted: Wanted
             promise,
             plan.source,
             refs,
-            [min(size, len(refs) - start) for start in range(0, len(refs), size)],
+            unit_lengths(len(refs), size, growing=False),
             containers=plan.containers,
             unit_size=plan.unit_size,
             columns=last.columns,

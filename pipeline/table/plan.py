@@ -129,6 +129,11 @@ def unit_lengths(num_rows: int, unit_size: int, growing: bool) -> list[int]:
     return lengths
 
 
+def unit_numbers(lengths: Sequence[int]) -> pa.Array:
+    """Return the column ``unit`` of rows that lie one unit behind the other, by the rows of each unit."""
+    return pa.array(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths))
+
+
 def write_plan(
     table: Table,
     sequence: int,
@@ -159,8 +164,7 @@ def write_plan(
     Returns:
         The plan; None where another run took the number.
     """
-    numbers = np.repeat(np.arange(len(unit_lengths), dtype=np.int32), unit_lengths) if len(unit_lengths) else None
-    units = pa.array(numbers if numbers is not None else np.full(len(refs), -1, np.int32))
+    units = unit_numbers(unit_lengths) if unit_lengths else pa.array(np.full(len(refs), -1, np.int32))
     names = [*PLAN_SCHEMA.names, *extra_schema(refs.schema).names]
     planned = refs.append_column("unit", units).select(names).combine_chunks()
     digest = hashlib.sha256(f"{promise} {source} ".encode())

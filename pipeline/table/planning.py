@@ -25,10 +25,11 @@ from pipeline.table.plan import (
     list_plans,
     plan_batches,
     unit_lengths,
+    unit_numbers,
     write_plan,
 )
 from pipeline.table.promises import NOWHERE, Known, Promises, know
-from pipeline.table.schema import Table, unit_name
+from pipeline.table.schema import Table
 
 logger = logging.getLogger(__name__)
 
@@ -82,25 +83,6 @@ def plan_source(table: Table, listing: Listing, prune: bool = False) -> Planned:
         plan_units=plan_units,
         seconds=time.perf_counter() - started,
     )
-
-
-def planned_changes(table: Table, known: Planned) -> set[str]:
-    """Return the names of the units that rows are about to be taken out of, by the plans as they are now.
-
-    By units that are pending, and by plans that take images back and aren't done.
-    """
-    committed = committed_names(table)
-    names: set[str] = set()
-    for plan in known.plans + list_plans(table, known.plans[-1].sequence + 1):
-        if all(unit_name(plan.name, number) in committed for number in range(plan.num_units)) and (
-            plan.num_units or table.store.info(table.manifest_uri(plan.name)) is not None
-        ):
-            continue
-        for refs in plan_batches(table, plan):
-            number = refs["unit"][0].as_py()
-            if number < 0 or unit_name(plan.name, number) not in committed:
-                names.update(name for name in refs["replaces"].unique().to_pylist() if name is not None)
-    return names
 
 
 @dataclass
@@ -206,7 +188,7 @@ class _Planner:
             refs = self._not_promised_meanwhile(refs)
             self._waiting = [part for part in (refs, rest) if len(part)]
         else:
-            rows = refs.append_column("unit", pa.array(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)))
+            rows = refs.append_column("unit", unit_numbers(lengths))
             starts = np.cumsum([0, *lengths]).tolist()
             self.promises.add_plan(plan, map(rows.slice, starts, lengths))
             self._first = False
