@@ -33,9 +33,9 @@ class EmbedActor:
     """Holds a loaded engine and embeds the units that come by."""
 
     def __init__(
-        self, backbone: BackboneSpec, spec: EngineSpec, layout: Layout, embedding_type: pa.DataType, monitor: Any
+        self, backbone: BackboneSpec, spec: EngineSpec, layout: Layout, embedding_type: pa.DataType, companion: Any
     ) -> None:
-        self._embedding_type, self._report = embedding_type, EmbedReporter(monitor)
+        self._embedding_type, self._report = embedding_type, EmbedReporter(companion)
         self._engine: Engine | Exception
         try:
             self._engine = _load(backbone, spec, layout)

@@ -27,6 +27,8 @@ class ReadAhead(BackpressurePolicy):
         topology: The operators, and what is queued between them.
         resource_manager: Ray Data's accounts of resources.
         units_per_actor: Decoded units that may wait for each actor.
+        units_before: Units that may be decoded or at work while no actor runs yet. On a machine that computes on its
+            cores, each process that starts for them delays the first actor.
     """
 
     def __init__(
@@ -35,9 +37,10 @@ class ReadAhead(BackpressurePolicy):
         topology: Topology,
         resource_manager: ResourceManager,
         units_per_actor: int,
+        units_before: int,
     ) -> None:
         super().__init__(data_context, topology, resource_manager)
-        self._units_per_actor = units_per_actor
+        self._units_per_actor, self._units_before = units_per_actor, units_before
 
     def can_add_input(self, op: PhysicalOperator) -> bool:
         """Return whether an operator may start another task; only those before the actors are held back."""
@@ -46,11 +49,16 @@ class ReadAhead(BackpressurePolicy):
                 pool = embed.get_actor_info()
                 queued = self._topology[op].total_enqueued_output_blocks()
                 queued += self._topology[embed].total_enqueued_input_blocks()
+                if pool.running == 0:
+                    return queued + embed.num_active_tasks() + op.num_active_tasks() < self._units_before
                 waiting = queued + max(0, embed.num_active_tasks() - pool.running)
-                return waiting < self._units_per_actor * max(1, pool.running)
+                return waiting < self._units_per_actor * pool.running
         return True
 
 
-def policies(units_per_actor: int) -> list[Callable[[DataContext, Topology, ResourceManager], BackpressurePolicy]]:
+def policies(
+    units_per_actor: int, units_before: int
+) -> list[Callable[[DataContext, Topology, ResourceManager], BackpressurePolicy]]:
     """Return Ray Data's own policies and `ReadAhead`, for the setting ``backpressure_policies.enabled``."""
-    return [*ENABLED_BACKPRESSURE_POLICIES, partial(ReadAhead, units_per_actor=units_per_actor)]
+    ahead = partial(ReadAhead, units_per_actor=units_per_actor, units_before=units_before)
+    return [*ENABLED_BACKPRESSURE_POLICIES, ahead]

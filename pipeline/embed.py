@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.options import EmbeddingType, Options
+from pipeline.choices import EmbeddingType
+from pipeline.options import Options
 from pipeline.progress import ProgressCallback
 from pipeline.run_options import RunOptions
 from pipeline.sources.options import SourceOptions
@@ -49,7 +50,7 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
     """
     # Ray and PyTorch take seconds to import: not before the options are known to be right.
     from pipeline import cluster
-    from pipeline.sources import described, open_source
+    from pipeline.sources.detect import described, open_source
     from pipeline.table import TableInfo, open_table, table_exists
 
     source = open_source(options)

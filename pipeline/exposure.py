@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Sequence
 
-import grpc
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
 from pipeline.errors import ConfigError
@@ -30,6 +29,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def requires_token(gcs_address: str) -> bool | None:
     """Return whether a cluster turns away who has no token; None where it doesn't answer."""
+    import grpc  # here, since worker processes import this module and ask nothing
+
     options = [("grpc.enable_http_proxy", 0)]  # as Ray itself goes: never by a proxy
     with grpc.insecure_channel(gcs_address, options) as channel:
         try:

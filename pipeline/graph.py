@@ -18,10 +18,10 @@ from ray.util.annotations import RayDeprecationWarning
 
 from pipeline import ahead
 from pipeline.actor import BackboneSpec, EmbedActor
-from pipeline.content import ClusterMemory
 from pipeline.growth import NO_AUTOSCALING
 from pipeline.images import Limits
 from pipeline.layout import COMMIT_CPUS, EngineSpec, Layout
+from pipeline.memory import ClusterMemory
 from pipeline.monitor import ReadReporter
 from pipeline.sources import Source
 from pipeline.stages.commit import Finish, UnitReport, commit_and_report
@@ -82,7 +82,7 @@ def embed_units(
     embedding_type: pa.DataType,
     finish: Finish,
     run: dict[str, Any],
-    monitor: Any,
+    companion: Any,
     callbacks: Sequence[type[ExecutionCallback]],
     memory: ClusterMemory | None,
     alone: Collection[str] = (),
@@ -100,7 +100,7 @@ def embed_units(
         embedding_type: Arrow type of the embeddings.
         finish: Makes the data files' columns, see `pipeline.stages.commit.commit_block`.
         run: What identifies the run.
-        monitor: The handle of the run's monitor.
+        companion: The handle of the run's companion.
         callbacks: What Ray Data's executor calls at each of its steps; an exception ends the work.
         memory: What has been embedded before.
         alone: Names of units whose images are decoded one by one in a process of their own.
@@ -115,7 +115,7 @@ def embed_units(
     """
     side = backbone.preprocessing.crop
     bytes_per_image = side * side * 3 + 512
-    with _data_context(callbacks, layout.units_ahead):
+    with _data_context(callbacks, layout):
         blocks = _graph(
             PlannedUnits(
                 units,
@@ -127,11 +127,11 @@ def embed_units(
                     limits=limits,
                     memory=memory,
                     alone=frozenset(alone),
-                    listener=ReadReporter(monitor),
+                    listener=ReadReporter(companion),
                 ),
                 bytes_per_image,
             ),
-            (backbone, spec, layout, embedding_type, monitor),
+            (backbone, spec, layout, embedding_type, companion),
             partial(
                 commit_and_report,
                 table=table,
@@ -194,8 +194,8 @@ def _graph(
 class _data_context:  # noqa: N801 (a context manager, used like a function)
     """Ray Data's settings for a run: units stay whole, no progress bars, and one lost unit doesn't stop the rest."""
 
-    def __init__(self, callbacks: Sequence[type[ExecutionCallback]], units_ahead: int) -> None:
-        self._policies = ahead.policies(units_ahead)
+    def __init__(self, callbacks: Sequence[type[ExecutionCallback]], layout: Layout) -> None:
+        self._policies = ahead.policies(layout.units_ahead, layout.units_before)
         self._wanted: dict[str, Any] = {
             "target_max_block_size": None,  # a unit is a block, and a container's size is not known before
             "enable_progress_bars": False,

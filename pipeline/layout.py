@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.choices import Device, EngineName, Precision
 from pipeline.cluster import Resources
 from pipeline.engines import choose_engine, cuda_here
 from pipeline.errors import ConfigError
-from pipeline.options import Device, EngineName, Precision
 
 #: CPUs of one read task beside a CPU engine, on a node of two CPUs or more, and of one: several to a core, since each
 #: waits for storage part of its time.
@@ -52,6 +52,7 @@ class Layout:
         max_commits: Commit tasks at once, at most.
         num_threads: CPU threads of one engine.
         units_ahead: Decoded units that may wait for each actor.
+        units_before: Units that may be decoded or at work while no actor runs yet.
     """
 
     engine: EngineName
@@ -63,6 +64,7 @@ class Layout:
     max_commits: int
     num_threads: int | None
     units_ahead: int
+    units_before: int
 
 
 def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
@@ -90,7 +92,16 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
             raise ConfigError("Asked for --device cuda, but Ray finds no GPU on this machine. Use --device cpu.")
         read_cpus = min(1.0, cluster.cpus_per_node / 4)
         return Layout(
-            engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, commits, num_threads=None, units_ahead=ahead
+            engine,
+            device,
+            actors,
+            most,
+            _CUDA_ACTOR_CPUS,
+            read_cpus,
+            commits,
+            num_threads=None,
+            units_ahead=ahead,
+            units_before=ahead * actors,
         )
     if cluster.num_cpus < 1 and not can_grow:
         raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")
@@ -99,7 +110,18 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     cpus = round(half + _OVER_HALF_CPUS if per_node == 1 else max(0.1, (half - COMMIT_CPUS) / per_node), 2)
     threads = max(1, int(cluster.cpus_per_node // per_node))
     read_cpus = _READ_CPUS_BESIDE_CPU_ENGINE if cluster.cpus_per_node >= 2 else _READ_CPUS_ON_ONE_CPU
-    return Layout(engine, device, actors, most, cpus, read_cpus, commits, num_threads=threads, units_ahead=ahead)
+    return Layout(
+        engine,
+        device,
+        actors,
+        most,
+        cpus,
+        read_cpus,
+        commits,
+        num_threads=threads,
+        units_ahead=ahead,
+        units_before=cluster.num_cpu_nodes,
+    )
 
 
 def room_for_actors(spec: EngineSpec, device: Device, cluster: Resources) -> int:

@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray._private import node as ray_node
+from ray._private import utils as ray_utils
 from ray.exceptions import RayError
 
 from pipeline.errors import ConfigError
+from pipeline.ray_details import replaced
 
 #: Longest temp folder that leaves room for Ray's socket names within the 107 bytes of a Unix socket's address.
 _LONGEST_TEMP_DIR = 40
@@ -29,6 +32,37 @@ _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 (the variable's name)
 _SYSTEM_CONFIG = {"idle_worker_killing_time_threshold_ms": 120_000}
 #: What `ray.init` raises.
 INIT_ERRORS = (RayError, ConnectionError, RuntimeError, ValueError)
+
+
+class _BareNode(ray_node.Node):
+    """A head node that starts nothing that a cluster of one machine, for one run, has no use for.
+
+    Those are three processes of some seconds to start: the autoscaler, the forwarding of logs that nobody reads, and a
+    dashboard that, turned off, collects usage statistics; the third one keeps the others waiting. And the node's agent,
+    for which Ray's workers wait, goes without the dashboard's part, as where that isn't installed.
+    """
+
+    forwards_logs = False
+
+    def start_monitor(self) -> None:
+        """Start no autoscaler."""
+
+    def start_log_monitor(self) -> None:
+        """Start it only where Ray's log is shown."""
+        if self.forwards_logs:
+            super().start_log_monitor()  # type: ignore[no-untyped-call]
+
+    def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
+        """Start no dashboard."""
+
+
+def _bare_node(forwards_logs: bool) -> contextlib.AbstractContextManager[None]:
+    """Let `ray.init`, which has no options for it, start a `_BareNode` within a block."""
+    node = type("Node", (_BareNode,), {"forwards_logs": forwards_logs})
+    return replaced(
+        (ray_node, "Node", node),
+        (ray_utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")),
+    )
 
 
 class LocalCluster:
@@ -72,13 +106,14 @@ class LocalCluster:
 
     def _run(self, temp_dir: str) -> None:
         try:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                _temp_dir=temp_dir,
-                _system_config=dict(_SYSTEM_CONFIG),  # Ray adds to it where this cluster spills
-                **logging_options(self._verbose),
-            )
+            with _bare_node(forwards_logs=self._verbose):
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    _temp_dir=temp_dir,
+                    _system_config=dict(_SYSTEM_CONFIG),  # Ray adds to it where this cluster spills
+                    **logging_options(self._verbose),
+                )
             self._up.set()
             self._done.wait()
         finally:

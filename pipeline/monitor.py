@@ -1,4 +1,4 @@
-"""What the processes of a run tell the driver while they work: an actor that they report to and the driver asks."""
+"""What the processes of a run tell the driver while they work: they report to the companion, and the driver asks it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 #: Longest time in seconds that a reporter keeps a count to itself.
 _REPORT_EVERY_S = 0.5
@@ -32,7 +31,7 @@ class Signs:
 
 
 class Monitor:
-    """Collects the signs of life. An actor, since those who work are other processes."""
+    """Collects the signs of life, in the run's companion (`pipeline.companion`)."""
 
     def __init__(self) -> None:
         self._read = self._embedded = 0
@@ -60,18 +59,11 @@ class Monitor:
         return Signs(self._read, self._embedded, frozenset(self._reading))
 
 
-def start_monitor() -> Any:
-    """Start a run's monitor, on the driver's own node where that has room: if the driver is lost, so is the run."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    return ray.remote(Monitor).options(**options).remote()
-
-
 class EmbedReporter:
-    """Adds up counts in an embed actor and sends them to the monitor a few times a second at most."""
+    """Adds up counts in an embed actor and sends them to the companion a few times a second at most."""
 
-    def __init__(self, monitor: Any) -> None:
-        self._monitor, self._waiting, self._sent_at = monitor, 0, 0.0
+    def __init__(self, companion: Any) -> None:
+        self._companion, self._waiting, self._sent_at = companion, 0, 0.0
 
     def __call__(self, images: int) -> None:
         """Count some images."""
@@ -83,38 +75,38 @@ class EmbedReporter:
     def flush(self) -> None:
         """Send what has not been sent."""
         if self._waiting:
-            self._monitor.add.remote(embedded=self._waiting)
+            self._companion.add.remote(embedded=self._waiting)
             self._waiting, self._sent_at = 0, time.monotonic()
 
 
 class ReadReporter:
-    """Tells the monitor how the reading of a unit goes on; see `pipeline.stages.read.Listener`."""
+    """Tells the companion how the reading of a unit goes on; see `pipeline.stages.read.Listener`."""
 
-    def __init__(self, monitor: Any) -> None:
-        self._monitor = monitor
+    def __init__(self, companion: Any) -> None:
+        self._companion = companion
 
     def begin(self, unit: str) -> None:
         """Note that a unit is being read."""
-        self._monitor.begin.remote(unit)
+        self._companion.begin.remote(unit)
 
     def images(self, count: int) -> None:
         """Count images that are read."""
-        self._monitor.add.remote(read=count)
+        self._companion.add.remote(read=count)
 
     def end(self, unit: str) -> None:
         """Note that a unit is read."""
-        self._monitor.end.remote(unit)
+        self._companion.end.remote(unit)
 
 
 @contextmanager
-def watch(monitor: Any, listener: Callable[[Signs], None], every_s: float = 0.5) -> Iterator[None]:
+def watch(companion: Any, listener: Callable[[Signs], None], every_s: float = 0.5) -> Iterator[None]:
     """Call ``listener`` with the signs of life again and again during a block, from a thread of its own."""
     stop = threading.Event()
 
     def loop() -> None:
         while not stop.wait(every_s):
             try:
-                listener(ray.get(monitor.signs.remote(), timeout=10))
+                listener(ray.get(companion.signs.remote(), timeout=10))
             except Exception:  # a lost answer is no news; the watchdog bites if none comes at all  # noqa: S112
                 continue
 

@@ -108,7 +108,7 @@ def _predict_source(
 ) -> dict[str, Any]:
     # Ray and PyTorch take seconds to import: a table is classified without them.
     from pipeline.runs import plan_all, run
-    from pipeline.sources import described, open_source
+    from pipeline.sources.detect import described, open_source
     from pipeline.targets import Target, backbone_of
 
     plans = {plan.name for plan in list_plans(table)}

@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from pipeline.images import Limits, Pixels, decode
 
@@ -93,6 +92,8 @@ def _resize_by_pillow(image: Pixels, size: tuple[int, int], corner: tuple[int, i
     An image 1 pixel high and 60,000 wide would grow to 224 x 13,440,000 pixels, of which the crop sees the centre: such
     a strip is cut around its centre before it is resized.
     """
+    from PIL import Image  # here, since one preset needs it, and every worker process imports this module
+
     height, width = image.shape[:2]
     if max(size) > _LONGEST_STRIP * crop:
         scale = max(size[0] / height, size[1] / width)

@@ -18,7 +18,8 @@ from pipeline.backbones import Backbone
 from pipeline.engines import Engine, embed
 from pipeline.errors import ImageReject, PipelineError, RejectCode
 from pipeline.images import MAX_IMAGE_PIXELS, Limits, Pixels, decode
-from pipeline.sources import Fetched, Source, reopened
+from pipeline.sources import Fetched, Source
+from pipeline.sources.detect import reopened
 from pipeline.table import Plan, Table, Unit, embeddings, read_file, ref_columns, unit_refs
 
 _COLUMNS = ("uri", "sha256", "width", "height", "embedding")

@@ -45,7 +45,7 @@ def retry(options: RetryOptions, on_progress: ProgressCallback | None = None) ->
     """
     # Ray and PyTorch take seconds to import: not before the options are known to be right.
     from pipeline.runs import run
-    from pipeline.sources import reopened
+    from pipeline.sources.detect import reopened
     from pipeline.table import open_table, plan_retry, read_info
     from pipeline.targets import backbone_of, embedding_target
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
+from pipeline.choices import Device, EngineName, Precision
 from pipeline.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from pipeline.options import Device, EngineName, Options, Precision
+from pipeline.options import Options
 from pipeline.storage import default_cache_dir
 
 

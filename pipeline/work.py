@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +13,15 @@ from ray.data.exceptions import SystemException
 from ray.exceptions import RayError
 
 from pipeline import cluster, storage
-from pipeline.content import start_memory
+from pipeline.companion import start_companion
 from pipeline.errors import ConfigError
 from pipeline.graph import embed_units
 from pipeline.growth import Growth
 from pipeline.images import Limits
 from pipeline.layout import EngineSpec, Layout, plan_layout, room_for_actors
-from pipeline.monitor import Signs, start_monitor, watch
+from pipeline.local_data import without_helpers
+from pipeline.memory import ClusterMemory
+from pipeline.monitor import Signs, watch
 from pipeline.progress import Progress, ProgressCallback
 from pipeline.run_options import WorkOptions
 from pipeline.stages.commit import UnitReport
@@ -28,7 +31,7 @@ from pipeline.watchdog import Stalled, Watchdog
 
 logger = logging.getLogger(__name__)
 
-#: Seconds to wait for the monitor's answer.
+#: Seconds to wait for the companion's answer.
 _ANSWER_S = 30.0
 
 
@@ -51,8 +54,9 @@ def work(
         if connection.dashboard:
             logger.info("Ray dashboard: %s", connection.dashboard)
         run = _Run(task, options, connection.can_grow, outcome or Outcome())
+        helpers = contextlib.nullcontext() if connection.can_grow else without_helpers()
         try:
-            with watch(run.monitor, partial(run.listen, on_progress)):
+            with helpers, watch(run.companion, partial(run.listen, on_progress)):
                 while run.pending and run.next_pass():
                     pass
         finally:
@@ -73,11 +77,11 @@ class _Run:
         self.task, self.options, self.outcome = task, options, outcome
         outcome.bound.clear()
         self.pending = pending_units(task.table, task.units)
-        self.monitor = start_monitor()
         self._can_grow = can_grow
         self._watchdog = Watchdog(options.stall_timeout_s)
         donors = [task.table, *task.reuse] if task.has_embeddings else task.reuse
-        self._memory = start_memory(donors) if donors else None
+        self.companion = start_companion(donors)
+        self._memory = ClusterMemory(self.companion, donors) if donors else None
         self._report_progress = _progress_reporter(task.before, outcome.reports, len(outcome.reports))
         self._spec = EngineSpec(
             options.engine, options.precision, options.device, options.batch_size, options.num_actors
@@ -87,10 +91,8 @@ class _Run:
         self._alone: set[str] = set()
 
     def close(self) -> None:
-        """End the run's own actors: a cluster that lives on would keep them as long as this process has handles."""
-        ray.kill(self.monitor)
-        if self._memory is not None:
-            self._memory.close()
+        """End the run's own actor: a cluster that lives on would keep it as long as this process has handles."""
+        ray.kill(self.companion)
 
     def listen(self, on_progress: ProgressCallback | None, signs: Signs) -> None:
         """Take the signs of life that the processes at work give."""
@@ -108,7 +110,6 @@ class _Run:
         """Try all pending units, and return whether another pass may get further."""
         outcome = self.outcome
         outcome.troubles.clear()
-        ray.get(self.monitor.forget.remote())
         self._watchdog.start(cluster.resources().nodes)
         reported: set[str] = set()
         ended: str | None = None
@@ -138,6 +139,7 @@ class _Run:
         self.pending = [unit for unit in left if unit.name not in bound]
         outcome.bound |= bound
         if self.pending and further:
+            ray.get(self.companion.forget.remote())
             reason = next(iter(outcome.troubles.values()), "")
             logger.warning("%d unit(s) are left; trying them again. %s", len(self.pending), reason)
         return further
@@ -167,7 +169,7 @@ class _Run:
             embedding_type=task.embedding_type,
             finish=task.finish,
             run=task.identity,
-            monitor=self.monitor,
+            companion=self.companion,
             callbacks=[self._watchdog.callback(), growth.callback()],
             memory=self._memory,
             alone=self._alone,
@@ -175,7 +177,7 @@ class _Run:
 
     def _being_read(self) -> frozenset[str]:
         try:
-            signs: Signs = ray.get(self.monitor.signs.remote(), timeout=_ANSWER_S)
+            signs: Signs = ray.get(self.companion.signs.remote(), timeout=_ANSWER_S)
         except RayError:
             return self._signs.reading
         return signs.reading

@@ -33,7 +33,7 @@ from tests.oracle import check
 TITLES = {
     "reader or committer": ("ray::Read", "ray::MapBatches("),
     "engine": ("ray::MapWorker(",),
-    "counter": ("ray::Monitor", "ray::ContentIndex"),
+    "counter": ("ray::Companion",),
 }
 KINDS = ("driver", *TITLES)
 #: Seconds from one kill to the next.

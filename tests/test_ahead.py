@@ -34,19 +34,22 @@ class Embed(ActorPoolMapOperator):
 class Read:
     """The operator before it."""
 
-    def __init__(self, embed: Embed) -> None:
-        self.output_dependencies = [embed]
+    def __init__(self, embed: Embed, active: int) -> None:
+        self.output_dependencies, self._active = [embed], active
+
+    def num_active_tasks(self) -> int:
+        return self._active
 
 
-def may_read(queued: int, running: int, active: int, units_per_actor: int = 2) -> bool:
-    """Return whether another unit may be read, by the units that are queued and those in the actors' hands."""
+def may_read(queued: int, running: int, active: int, reading: int = 0) -> bool:
+    """Return whether another unit may be read: by those that are queued, in the actors' hands, and being read."""
     embed = Embed(running, active)
-    read = Read(embed)
+    read = Read(embed, reading)
     topology = {
         read: SimpleNamespace(total_enqueued_output_blocks=lambda: queued),
         embed: SimpleNamespace(total_enqueued_input_blocks=lambda: 0),
     }
-    policy = ReadAhead(cast(Any, None), cast(Any, topology), cast(Any, None), units_per_actor)
+    policy = ReadAhead(cast(Any, None), cast(Any, topology), cast(Any, None), units_per_actor=2, units_before=2)
     assert policy.can_add_input(cast(Any, embed))
     return policy.can_add_input(cast(Any, read))
 
@@ -58,11 +61,23 @@ def may_read(queued: int, running: int, active: int, units_per_actor: int = 2) -
         (0, 1, 2, True),  # one at work, one waiting
         (1, 1, 2, False),
         (0, 1, 3, False),
-        (1, 0, 0, True),  # while the actor starts
-        (2, 0, 0, False),
         (5, 4, 6, True),
         (6, 4, 6, False),
     ],
 )
 def test_read_ahead__goes_by_the_units_that_wait(queued: int, running: int, active: int, expected: bool) -> None:
     assert may_read(queued, running, active) is expected
+
+
+@pytest.mark.parametrize(
+    ("queued", "in_the_pool", "reading", "expected"),
+    [(0, 0, 0, True), (1, 0, 0, True), (0, 1, 0, True), (0, 0, 1, True), (1, 0, 1, False), (2, 0, 0, False)],
+)
+def test_read_ahead__before_there_is_an_actor_counts_what_is_at_work_too(
+    queued: int, in_the_pool: int, reading: int, expected: bool
+) -> None:
+    assert may_read(queued, 0, in_the_pool, reading) is expected
+
+
+def test_read_ahead__where_an_actor_runs_reading_takes_as_many_tasks_as_it_needs() -> None:
+    assert may_read(0, 1, 1, reading=7)

@@ -7,10 +7,10 @@ import os
 import sys
 
 from pipeline.backbones import Backbone
+from pipeline.choices import Device, EngineName, Precision
 from pipeline.engines.base import Engine
 from pipeline.engines.openvino import OpenVINOEngine, choose_precision, import_openvino
 from pipeline.errors import ConfigError
-from pipeline.options import Device, EngineName, Precision
 
 #: What Linux calls devices that may be PyTorch's CUDA: NVIDIA's cards and Jetsons, a Windows host's, AMD's.
 _GPU_DEVICES = ("/dev/nvidia*", "/dev/nvmap", "/dev/dxg", "/dev/kfd")

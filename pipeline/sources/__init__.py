@@ -1,7 +1,6 @@
-"""Where images come from."""
+"""Where images come from. What opens them is in `detect`, which reading processes don't need."""
 
 from pipeline.sources.base import Fetched, Reading, Source
-from pipeline.sources.detect import described, open_source, reopened
 from pipeline.sources.folder import FolderSource
 
-__all__ = ["Fetched", "FolderSource", "Reading", "Source", "described", "open_source", "reopened"]
+__all__ = ["Fetched", "FolderSource", "Reading", "Source"]

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from fsspec.utils import glob_translate
-
 from pipeline.errors import ConfigError
 from pipeline.refs import SPLITS
 
@@ -101,4 +99,6 @@ def wanted(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bo
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
+    from fsspec.utils import glob_translate  # here, since reading processes look no patterns up
+
     return re.compile(glob_translate(pattern.lstrip("/")))

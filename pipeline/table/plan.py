@@ -29,7 +29,7 @@ from pipeline.table.schema import PLAN_SCHEMA, Table, sequence_of, unit_name
 #: Units of one plan at most: keeps a plan's footer, which every task reads, below 0.5 MB.
 UNITS_PER_PLAN = 256
 #: Images of a run's first unit; each of the next ones has twice as many, up to the unit size.
-FIRST_UNIT = 128
+FIRST_UNIT = 64
 #: Bytes fetched at a time from a plan in an object store: a unit's row group is some 50 kB.
 _PLAN_BLOCK_BYTES = 2**18
 _PARALLEL_READS = 16

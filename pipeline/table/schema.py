@@ -10,9 +10,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline import __version__, storage
+from pipeline.choices import EmbeddingType
 from pipeline.contract import FeatureContract, require_same_features
 from pipeline.errors import ContractMismatch, TableError
-from pipeline.options import EmbeddingType
 from pipeline.refs import REF_SCHEMA
 from pipeline.storage import StorageOptions, Store
 

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import ConfigError
-from pipeline.sources import FolderSource, open_source
-from pipeline.sources.detect import detect
+from pipeline.sources import FolderSource
+from pipeline.sources.detect import detect, open_source
 from pipeline.sources.options import SourceOptions
 from tests import samples
 
