@@ -27,8 +27,8 @@ class ReadAhead(BackpressurePolicy):
         topology: The operators, and what is queued between them.
         resource_manager: Ray Data's accounts of resources.
         units_per_actor: Decoded units that may wait for each actor.
-        units_before: Units that may be decoded or at work while no actor runs yet. On a machine that computes on its
-            cores, each process that starts for them delays the first actor.
+        units_before: Units that may be decoded or being read, besides one for each actor that runs, until the first one
+            is embedded. On a machine that computes on its cores, each process that starts to read delays that.
     """
 
     def __init__(
@@ -49,10 +49,11 @@ class ReadAhead(BackpressurePolicy):
                 pool = embed.get_actor_info()
                 queued = self._topology[op].total_enqueued_output_blocks()
                 queued += self._topology[embed].total_enqueued_input_blocks()
-                if pool.running == 0:
-                    return queued + embed.num_active_tasks() + op.num_active_tasks() < self._units_before
+                if embed.metrics.num_tasks_finished == 0:
+                    begun = queued + embed.num_active_tasks() + op.num_active_tasks()
+                    return begun < self._units_before + pool.running
                 waiting = queued + max(0, embed.num_active_tasks() - pool.running)
-                return waiting < self._units_per_actor * pool.running
+                return waiting < self._units_per_actor * max(1, pool.running)
         return True
 
 

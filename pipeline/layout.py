@@ -52,7 +52,7 @@ class Layout:
         max_commits: Commit tasks at once, at most.
         num_threads: CPU threads of one engine.
         units_ahead: Decoded units that may wait for each actor.
-        units_before: Units that may be decoded or at work while no actor runs yet.
+        units_before: Units that may be decoded or being read, besides one for each actor, until one is embedded.
     """
 
     engine: EngineName

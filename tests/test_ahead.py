@@ -14,8 +14,12 @@ from pipeline.ahead import ReadAhead
 class Embed(ActorPoolMapOperator):
     """The operator of the actors, as far as it is looked at."""
 
-    def __init__(self, running: int, active: int) -> None:
-        self._running, self._active = running, active
+    def __init__(self, running: int, active: int, finished: int) -> None:
+        self._running, self._active, self._finished = running, active, finished
+
+    @property
+    def metrics(self) -> Any:
+        return SimpleNamespace(num_tasks_finished=self._finished)
 
     def get_actor_info(self) -> Any:
         return SimpleNamespace(running=self._running)
@@ -41,9 +45,9 @@ class Read:
         return self._active
 
 
-def may_read(queued: int, running: int, active: int, reading: int = 0) -> bool:
+def may_read(queued: int, running: int, active: int, reading: int = 0, finished: int = 1) -> bool:
     """Return whether another unit may be read: by those that are queued, in the actors' hands, and being read."""
-    embed = Embed(running, active)
+    embed = Embed(running, active, finished)
     read = Read(embed, reading)
     topology = {
         read: SimpleNamespace(total_enqueued_output_blocks=lambda: queued),
@@ -70,14 +74,25 @@ def test_read_ahead__goes_by_the_units_that_wait(queued: int, running: int, acti
 
 
 @pytest.mark.parametrize(
-    ("queued", "in_the_pool", "reading", "expected"),
-    [(0, 0, 0, True), (1, 0, 0, True), (0, 1, 0, True), (0, 0, 1, True), (1, 0, 1, False), (2, 0, 0, False)],
+    ("queued", "running", "in_the_pool", "reading", "expected"),
+    [
+        (0, 0, 0, 0, True),
+        (1, 0, 0, 0, True),
+        (0, 0, 0, 1, True),
+        (0, 0, 1, 0, True),
+        (1, 0, 0, 1, False),
+        (2, 0, 0, 0, False),
+        (0, 1, 1, 1, True),  # one more, since an actor runs
+        (0, 1, 1, 2, False),
+    ],
 )
-def test_read_ahead__before_there_is_an_actor_counts_what_is_at_work_too(
-    queued: int, in_the_pool: int, reading: int, expected: bool
+def test_read_ahead__until_a_unit_is_embedded_what_is_being_read_counts_too(
+    queued: int, running: int, in_the_pool: int, reading: int, expected: bool
 ) -> None:
-    assert may_read(queued, 0, in_the_pool, reading) is expected
+    assert may_read(queued, running, in_the_pool, reading, finished=0) is expected
 
 
-def test_read_ahead__where_an_actor_runs_reading_takes_as_many_tasks_as_it_needs() -> None:
+def test_read_ahead__afterwards_reading_takes_as_many_tasks_as_it_needs() -> None:
     assert may_read(0, 1, 1, reading=7)
+    assert may_read(1, 0, 0)  # the actors are gone, and new ones start
+    assert not may_read(2, 0, 0)
