@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import cycle, repeat
+from itertools import cycle
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.images import files
 from pipeline import storage
 from pipeline.backbones import load_backbone
 from pipeline.backbones.microsoftvision import MICROSOFTVISION
+from pipeline.doctor.model import embed_for
+from pipeline.doctor.reading import decode_for
 from pipeline.engines import load_engine
 from pipeline.engines.load import available_cores
 from pipeline.images import Limits
@@ -31,26 +30,16 @@ def decode_rate(paths: list[Path], seconds: float) -> float:
 
 
 def _decode(paths: list[Path], seconds: float) -> float:
-    started, count, endless = time.perf_counter(), 0, cycle(paths)
-    while time.perf_counter() - started < seconds:
-        decode_and_crop(MICROSOFTVISION, Limits(), next(endless).read_bytes())
-        count += 1
-    return count / (time.perf_counter() - started)
+    images = (path.read_bytes() for path in cycle(paths))
+    return decode_for(images, partial(decode_and_crop, MICROSOFTVISION, Limits()), seconds).images_per_s
 
 
 def model_rate(precision: str, seconds: float) -> tuple[float, str]:
     """Return images/s of the engine that `jobs.embed` uses here, and what it is."""
     backbone = load_backbone("microsoftvision-resnet50", "random:0")
     engine = load_engine(backbone, precision=precision, cache_dir=storage.default_cache_dir())  # type: ignore[arg-type]
-    size, side = engine.info.batch_size, backbone.preprocessing.crop
-    pixels = np.random.default_rng(0).integers(0, 256, (size, side, side, 3), np.uint8)
-    batches = engine.embed_batches(repeat(pixels))
-    for _ in range(10):
-        next(batches)
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        count += len(next(batches))
-    return count / (time.perf_counter() - started), f"{engine.info.engine} {engine.info.precision}"
+    rate = embed_for(engine, backbone.preprocessing.crop, seconds).images_per_s
+    return rate, f"{engine.info.engine} {engine.info.precision}"
 
 
 def main() -> None:

@@ -8,25 +8,15 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.choices import EmbeddingType
-from pipeline.options import Options
 from pipeline.progress import ProgressCallback
-from pipeline.run_options import RunOptions
+from pipeline.run_options import FeatureOptions, RunOptions
 from pipeline.sources.options import SourceOptions
 
 
-class _EmbedWhat(Options):
+class _EmbedWhat(FeatureOptions):
     table: str = Field(
         description="Folder of the embedding table, local or in an object store; created, or completed and extended."
     )
-    backbone: str = Field("microsoftvision-resnet50", description="Feature extractor, see docs/backbones.md.")
-    weights: str = Field(
-        "auto",
-        description="Weights of the backbone: 'auto' (the published file, fetched once a node), 'random:SEED' (not "
-        "trained; for trials and tests), or the path or URI of a state dict (.safetensors, .pt, .pth, .tar).",
-    )
-    preprocess: str | None = Field(None, description="Preprocessing preset; unset: the backbone's default.")
-    dtype: EmbeddingType = Field("float32", description="Type of the stored embeddings.")
 
 
 class EmbedOptions(RunOptions, _EmbedWhat, SourceOptions):  # in this order --help begins with the source

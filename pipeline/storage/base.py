@@ -111,4 +111,4 @@ class Store(Protocol):
         """
 
     def remove(self, uri: str) -> None:
-        """Remove a file; one that is gone already is no error. Of use to `pipeline.table.audit` alone."""
+        """Remove a file; one that is gone already is no error. For `pipeline.table.audit` and `pipeline.doctor` alone."""

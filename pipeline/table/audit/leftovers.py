@@ -1,4 +1,4 @@
-"""Files that no plan explains, and temporary files; the one place of the project that removes files."""
+"""Files that no plan explains, and temporary files; the one place that removes files of others."""
 
 from __future__ import annotations
 

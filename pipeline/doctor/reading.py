@@ -1,0 +1,222 @@
+"""Measure reading and decoding, as read tasks do them: several processes at once, each with its share of a sample.
+
+What a process reads stays in it, and is then decoded there: so no image travels, and the two are measured apart.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+import pyarrow as pa
+
+from pipeline.doctor.pace import Pace, in_turn
+from pipeline.doctor.sample import Seen, close
+from pipeline.errors import ConfigError, ImageReject
+from pipeline.images import Limits, sniff
+from pipeline.preprocessing import Decode, Preprocessing, decode_and_crop
+from pipeline.sources import Fetched, Source
+
+#: What a process keeps of what it has read, to decode it.
+_KEPT_IMAGES, _KEPT_BYTES = 256, 64 * 2**20
+#: Images read of a container at least; and of all containers of a share together, where they have them.
+_OF_A_CONTAINER, _OF_CONTAINERS = 64, 4096
+
+#: What this process has read.
+_kept: list[Fetched] = []
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a process has read.
+
+    Args:
+        pace: How fast.
+        seen: Containers whose number of images isn't known from their refs.
+    """
+
+    pace: Pace
+    seen: tuple[Seen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a process has decoded.
+
+    Args:
+        pace: How fast; of the images that decode, over and over.
+        formats: How many of the sample have each format.
+        sizes: Width and height of each image that decodes (pixels).
+        rejects: How many of the sample were rejected, by code.
+        example: URI of the first reject and why, if there is any.
+    """
+
+    pace: Pace
+    formats: Counter[str]
+    sizes: tuple[tuple[int, int], ...]
+    rejects: Counter[str]
+    example: tuple[str, str] | None
+
+    @property
+    def num_looked_at(self) -> int:
+        """Images of the sample that were decoded or rejected."""
+        return len(self.sizes) + self.rejects.total()
+
+    @property
+    def reject_share(self) -> float:
+        """Share of rejects among these (0 to 1)."""
+        return self.rejects.total() / self.num_looked_at if self.num_looked_at else 0.0
+
+
+def merged(parts: Sequence[Decoded]) -> Decoded:
+    """Return what several processes have decoded."""
+    return Decoded(
+        in_turn([part.pace for part in parts]),
+        sum((part.formats for part in parts), Counter()),
+        tuple(size for part in parts for size in part.sizes),
+        sum((part.rejects for part in parts), Counter()),
+        next((part.example for part in parts if part.example is not None), None),
+    )
+
+
+class Readers(AbstractContextManager["Readers"]):
+    """Processes that read and decode, each with a share of its own; they end with the block, or with this process."""
+
+    def __init__(self, num_processes: int) -> None:
+        self._stack = ExitStack()
+        # Not forked: the engines' threads and Arrow's would not be there. One pool each, so that the process that has
+        # read a share decodes it.
+        spawn = multiprocessing.get_context("spawn")
+        self._pools = [
+            self._stack.enter_context(ProcessPoolExecutor(1, spawn, _end_with_parent)) for _ in range(num_processes)
+        ]
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes."""
+        self._stack.close()
+
+    def read(self, source: Source, shares: Sequence[pa.Table], limits: Limits, seconds: float) -> list[Read]:
+        """Read, at most one share a process; see `read_share`."""
+        return self._all([partial(read_share, source, share, limits, seconds) for share in shares])
+
+    def decode(self, preprocessing: Preprocessing, limits: Limits, seconds: float) -> list[Decoded]:
+        """Decode what each process has read; see `decode_share`."""
+        return self._all([partial(decode_share, preprocessing, limits, seconds)] * len(self._pools))
+
+    def _all(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
+        futures = [pool.submit(call) for pool, call in zip(self._pools, calls, strict=False)]
+        try:
+            return [future.result() for future in futures]
+        except BrokenProcessPool:
+            raise ConfigError(
+                "A process that read or decoded the sample has died: for want of memory, or of an image that kills its "
+                "decoder. jobs.embed finds such an image and rejects it; leave it out here (--exclude)."
+            ) from None
+
+
+def _end_with_parent() -> None:
+    """Make this process end with the one that started it, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
+def read_share(source: Source, refs: pa.Table, limits: Limits, seconds: float) -> Read:
+    """Read a share of a sample as a read task reads a unit, for so many seconds or to its end.
+
+    Raises:
+        OSError: An image can't be read now.
+        TransientError: Likewise.
+    """
+    _kept.clear()
+    with suppress(StopIteration):  # imports and connections are not what is measured
+        next(_images(source, refs.slice(0, 1), limits, []))
+    seen: list[Seen] = []
+    images = _images(source, refs, limits, seen)
+    count, num_bytes, kept_bytes = 0, 0, 0
+    started, cpu = time.perf_counter(), time.process_time()
+    for image in images:
+        length = 0 if isinstance(image.data, ImageReject) else len(image.data)
+        count, num_bytes = count + 1, num_bytes + length
+        if len(_kept) < _KEPT_IMAGES and kept_bytes + length <= _KEPT_BYTES:
+            _kept.append(image)
+            kept_bytes += length
+        if time.perf_counter() - started > seconds:
+            break
+    pace = Pace(count, time.perf_counter() - started, time.process_time() - cpu, num_bytes)
+    close(images)
+    return Read(pace, tuple(seen))
+
+
+def _images(source: Source, refs: pa.Table, limits: Limits, seen: list[Seen]) -> Iterator[Fetched]:
+    """Yield the images of a share; of containers their first ones."""
+    if not source.containers:
+        yield from source.read(refs, limits.max_bytes).images()
+        return
+    most = max(_OF_A_CONTAINER, _OF_CONTAINERS // max(1, len(refs)))
+    for place in range(len(refs)):
+        ref = refs.slice(place, 1)
+        images, count, num_bytes = source.read(ref, limits.max_bytes).images(), 0, 0
+        for image in islice(images, most):
+            count += 1
+            num_bytes += 0 if isinstance(image.data, ImageReject) else len(image.data)
+            yield image
+        if ref["num_images"][0].as_py() is None:
+            seen.append(Seen(ref["uri"][0].as_py(), count, num_bytes, whole=count < most))
+
+
+def decode_share(preprocessing: Preprocessing, limits: Limits, seconds: float) -> Decoded:
+    """Decode what this process has read, once to see what it is, and then again for what is left of the time."""
+    decode = partial(decode_and_crop, preprocessing, limits)
+    formats, rejects, sizes = Counter[str](), Counter[str](), []
+    good: list[bytes] = []
+    example = None
+    started = time.perf_counter()
+    for image in _kept:
+        if time.perf_counter() - started > seconds and good:
+            break
+        try:
+            if isinstance(image.data, ImageReject):
+                raise image.data
+            formats[sniff(image.data) or "unknown"] += 1
+            _, (height, width) = decode(image.data)
+        except ImageReject as reject:
+            rejects[reject.code.value] += 1
+            example = example or (image.uri, reject.message)
+            continue
+        sizes.append((width, height))
+        good.append(image.data)
+    pace = decode_for(cycle(good), decode, seconds) if good else in_turn([])
+    return Decoded(pace, formats, tuple(sizes), rejects, example)
+
+
+def decode_for(images: Iterable[bytes], decode: Decode, seconds: float) -> Pace:
+    """Decode, resize and crop images for so many seconds, in this process.
+
+    Args:
+        images: Endless; all of them decode.
+        decode: By which preprocessing and limits.
+        seconds: How long.
+    """
+    count, num_bytes = 0, 0
+    started, cpu = time.perf_counter(), time.process_time()
+    for data in images:
+        decode(data)
+        count, num_bytes = count + 1, num_bytes + len(data)
+        if time.perf_counter() - started >= seconds:
+            break
+    return Pace(count, time.perf_counter() - started, time.process_time() - cpu, num_bytes)
