@@ -117,7 +117,7 @@ def _sample(decoded: Decoded) -> dict[str, Any]:
         "images": decoded.num_looked_at,
         "formats": dict(decoded.formats.most_common()),
         "median_size": [statistics.median_high(widths), statistics.median_high(heights)],
-        "largest_size": list(max(decoded.sizes, key=lambda size: size[0] * size[1])),
+        "largest_size": list(max(decoded.sizes, key=math.prod)),
         "image_bytes": round(decoded.pace.image_bytes),
         "rejects": dict(decoded.rejects.most_common()),
         "reject_share": round(decoded.reject_share, 4),

@@ -111,4 +111,4 @@ class Store(Protocol):
         """
 
     def remove(self, uri: str) -> None:
-        """Remove a file; one that is gone already is no error. For `pipeline.table.audit` and `pipeline.doctor` alone."""
+        """Remove a file; one that is gone already is no error. Of use to the audit and the doctor alone."""
