@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from jobs import cli, embed, evaluate, predict, train, verify
+from jobs import cli, doctor, embed, evaluate, predict, train, verify
 from jobs.cli import ProgressLine, describe, run_job
+from pipeline.doctor import DoctorOptions
 from pipeline.embed import EmbedOptions
 from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects, VerificationFailed
 from pipeline.heads import EvaluateOptions, TrainOptions
@@ -27,6 +28,7 @@ JOBS: list[tuple[Any, type[Options]]] = [
     (evaluate, EvaluateOptions),
     (predict, PredictOptions),
     (verify, VerifyOptions),
+    (doctor, DoctorOptions),
 ]
 
 

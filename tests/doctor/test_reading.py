@@ -1,0 +1,98 @@
+"""Reading and decoding a share of a sample, from every kind of source."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline import failpoints
+from pipeline.backbones.pixels import PIXELS_PRESET
+from pipeline.doctor.reading import Readers, decode_share, merged, read_share
+from pipeline.doctor.sample import count_images, deal, list_for
+from pipeline.errors import ConfigError
+from pipeline.images import Limits
+from pipeline.sources import open_source
+from pipeline.sources.options import SourceOptions
+from tests import samples
+from tests.forms import FORMS
+
+LIMITS = Limits()
+
+
+@pytest.mark.parametrize("form", ["folder", *FORMS])
+def test_read_share__every_kind_of_source(form: str, tmp_path: Path) -> None:
+    folder = samples.write_folder(tmp_path / "images", per_class=10)
+    (tmp_path / "form").mkdir()
+    place = str(folder) if form == "folder" else FORMS[form](folder, tmp_path / "form")
+    source = open_source(SourceOptions(source=place))
+    source.columns()
+    listed = list_for(source, 16, 10)
+    read = read_share(source, listed.refs, LIMITS, 10)
+    lengths = sum(path.stat().st_size for path in folder.rglob("*.jpg"))
+    assert (read.pace.images, read.pace.num_bytes) == (40, lengths)
+    assert count_images(listed, read.seen, lambda _: None, lambda: None).images == 40
+    decoded = decode_share(PIXELS_PRESET, LIMITS, 0.05)
+    assert decoded.formats == Counter({"JPEG": 40})
+    assert decoded.sizes == ((128, 96),) * 40
+    assert (decoded.num_looked_at, decoded.reject_share, decoded.example) == (40, 0, None)
+    assert decoded.pace.images >= 1
+    assert 0 < decoded.pace.core_s < 1
+
+
+def test_read_share__of_a_large_container_only_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = samples.write_folder(tmp_path / "images", per_class=10)
+    (tmp_path / "form").mkdir()
+    source = open_source(SourceOptions(source=FORMS["webdataset"](folder, tmp_path / "form")))
+    monkeypatch.setattr("pipeline.doctor.reading._OF_A_CONTAINER", 4)
+    monkeypatch.setattr("pipeline.doctor.reading._OF_CONTAINERS", 1)
+    listed = list_for(source, 16, 10)
+    read = read_share(source, listed.refs, LIMITS, 10)
+    assert [(seen.images, seen.whole) for seen in read.seen] == [(4, False)] * 4
+    found = count_images(listed, read.seen, lambda uri: Path(uri).stat().st_size, lambda: None)
+    assert found.how == "extrapolated"
+    assert 30 <= found.images <= 50
+
+
+def test_decode_share__counts_rejects_and_names_the_first(tmp_path: Path) -> None:
+    for name, (data, _) in samples.bad_images().items():
+        samples.write(tmp_path / name, data)
+    for i in range(3):
+        samples.write(tmp_path / f"good-{i}.jpg", samples.jpeg(i))
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing")
+    source = open_source(SourceOptions(source=str(tmp_path)))
+    read_share(source, list_for(source, 1024, 10).refs, LIMITS, 10)
+    decoded = decode_share(PIXELS_PRESET, LIMITS, 0.01)
+    expected = Counter(code for _, code in samples.bad_images().values()) + Counter(missing=1)
+    assert decoded.rejects == expected
+    assert len(decoded.sizes) == 3
+    assert decoded.reject_share == pytest.approx(expected.total() / (expected.total() + 3))
+    assert decoded.example is not None
+    assert decoded.example[0] == str(tmp_path / "bomb.png")
+    assert "more than 178956970" in decoded.example[1]
+    both = merged([decoded, decoded])
+    assert (both.num_looked_at, both.example) == (2 * decoded.num_looked_at, decoded.example)
+    assert both.reject_share == decoded.reject_share
+
+
+def test_decode_share__rejects_only(tmp_path: Path) -> None:
+    samples.write(tmp_path / "bad.jpg", b"no image")
+    source = open_source(SourceOptions(source=str(tmp_path)))
+    read_share(source, list_for(source, 1024, 10).refs, LIMITS, 10)
+    decoded = decode_share(PIXELS_PRESET, LIMITS, 10)
+    assert (decoded.sizes, decoded.pace.images, decoded.reject_share) == ((), 0, 1)
+
+
+def test_readers__a_process_that_an_image_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(failpoints.VARIABLE, json.dumps([{"point": "decode", "action": "kill", "match": "killer"}]))
+    samples.write(tmp_path / "a.jpg", samples.jpeg(1))
+    samples.write(tmp_path / "b.jpg", samples.jpeg(2) + b"killer")
+    source = open_source(SourceOptions(source=str(tmp_path)))
+    shares = deal(list_for(source, 1024, 10).refs, 2)
+    with Readers(2) as readers:
+        read = readers.read(source, shares, LIMITS, 0.1)
+        assert [one.pace.images for one in read] == [1, 1]
+        with pytest.raises(ConfigError, match="A process that read or decoded the sample has died"):
+            readers.decode(PIXELS_PRESET, LIMITS, 0.1)
