@@ -10,7 +10,10 @@ from tqdm import tqdm
 from jobs.cli import run_job
 from jobs.text import random_weights_lines
 from pipeline.doctor import DoctorOptions, diagnose
+from pipeline.run_options import WorkOptions
 
+#: Share of rejects that a run allows, unless it is told otherwise.
+_MOST_REJECTS: float = WorkOptions.model_fields["max_reject_fraction"].default
 #: How the number of images is known, in words.
 _HOW = {
     "given": "as --num-images says",
@@ -51,6 +54,8 @@ def _about(record: dict[str, Any]) -> list[str]:
         f"Sample of {sample['images']}: {formats}; {width} x {height} pixels, {sample['image_bytes'] / 1000:.1f} kB; "
         f"rejects: {rejects} ({sample['reject_share']:.1%})",
     ]
+    if sample["reject_share"] > _MOST_REJECTS:
+        lines.append(f"A run would end with exit code 3: --max-reject-fraction allows {_MOST_REJECTS}, unless set.")
     if sample["first_reject"]:
         lines.append(f"  {sample['first_reject']['uri']}: {sample['first_reject']['message']}")
     return [*lines, f"Here: {machine['cores']} cores, {machine['device']}; {machine['engine']} {machine['precision']}"]

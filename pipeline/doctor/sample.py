@@ -84,6 +84,7 @@ def list_for(source: Source, unit_size: int, seconds: float) -> Listed:
         OSError: It can't be listed now.
     """
     parts: list[pa.Table] = []
+    pa.array([""])  # the first array of a process imports pandas, for a second
     started, late, complete = time.perf_counter(), False, True
     tables = source.refs(unit_size)
     for part in tables:

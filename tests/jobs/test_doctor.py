@@ -188,8 +188,11 @@ def test_summary__names_random_weights_and_what_is_left(tmp_path: Path, capsys: 
     source = samples.write_folder(tmp_path / "images", per_class=1)
     _, record = run(capsys, doctor, "--source", source, *QUICK, "--batch-size", 1)
     assert "RANDOM" not in doctor.summary(record)
+    assert "exit code 3" not in doctor.summary(record)
     record["contract"]["weights"] = "random:0"
+    record["sample"]["reject_share"] = 0.2
     record["left"] = {"s3://b/t/.probe-0-data.0123456789ab.tmp": "denied"}
     text = doctor.summary(record)
     assert "Weights are RANDOM (random:0)" in text
+    assert "A run would end with exit code 3: --max-reject-fraction allows 0.1" in text
     assert "remove them yourself:\n  s3://b/t/.probe-0-data.0123456789ab.tmp" in text
