@@ -110,7 +110,7 @@ class Readers(AbstractContextManager["Readers"]):
         self._stack.close()
 
     def read(self, source: Source, shares: Sequence[pa.Table], limits: Limits, seconds: float) -> list[Read]:
-        """Read, at most one share a process; see `read_share`."""
+        """Read, one share a process; see `read_share`."""
         return self._all([partial(read_share, source, share, limits, seconds) for share in shares])
 
     def decode(self, preprocessing: Preprocessing, limits: Limits, seconds: float) -> list[Decoded]:
@@ -118,7 +118,7 @@ class Readers(AbstractContextManager["Readers"]):
         return self._all([partial(decode_share, preprocessing, limits, seconds)] * len(self._pools))
 
     def _all(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
-        futures = [pool.submit(call) for pool, call in zip(self._pools, calls, strict=False)]
+        futures = [pool.submit(call) for pool, call in zip(self._pools, calls, strict=True)]
         try:
             return [future.result() for future in futures]
         except BrokenProcessPool:

@@ -23,7 +23,7 @@ from pipeline.doctor.options import DoctorOptions
 from pipeline.doctor.pace import Pace
 from pipeline.doctor.reading import Decoded
 from pipeline.doctor.sample import Count, Listed
-from pipeline.doctor.writing import WRITERS
+from pipeline.doctor.writing import WRITERS, Written
 from pipeline.run_options import UNIT_SIZE
 
 
@@ -37,7 +37,7 @@ class Measured:
         reading: By all workers of the node together.
         decoded: By all workers, too.
         model: By one actor.
-        writing: By `pipeline.doctor.writing.WRITERS` at once.
+        written: By `pipeline.doctor.writing.WRITERS` at once.
     """
 
     listed: Listed
@@ -45,17 +45,17 @@ class Measured:
     reading: Pace
     decoded: Decoded
     model: Sweep
-    writing: Pace
+    written: Written
 
     def rates(self, node: Node, batch: BatchPace) -> Rates:
         """Return what a node can do by this, with batches of one of the sizes that were tried."""
         return Rates(
             self.reading.images_per_s,
             batch.images_per_s * node.actors,
-            self.writing.images_per_s,
+            self.written.pace.images_per_s,
             self.reading.core_s,
             self.decoded.pace.core_s,
-            self.writing.core_s,
+            self.written.pace.core_s,
         )
 
 
@@ -82,7 +82,7 @@ def make_record(options: DoctorOptions, node: Node, measured: Measured, containe
         nodes=options.nodes,
         listing_s=listed.seconds * whole,
         reject_share=decoded.reject_share,
-        row_bytes=measured.writing.image_bytes,
+        row_bytes=measured.written.pace.image_bytes,
         units=units,
         price_per_hour=options.price_per_hour,
     )
@@ -107,6 +107,7 @@ def make_record(options: DoctorOptions, node: Node, measured: Measured, containe
             "command": command(options, chosen),
         },
         "estimate": {"nodes": options.nodes, **asdict(sizing)},
+        "left": measured.written.left,
     }
 
 
@@ -126,7 +127,7 @@ def _sample(decoded: Decoded) -> dict[str, Any]:
 
 
 def _rates(options: DoctorOptions, node: Node, measured: Measured, rates: Rates) -> dict[str, Any]:
-    reading, decoding, writing = measured.reading, measured.decoded.pace, measured.writing
+    reading, decoding, writing = measured.reading, measured.decoded.pace, measured.written.pace
     return {
         "listing": {
             "refs_per_s": round(measured.listed.refs_per_s, 1),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jobs import cli, doctor
+from jobs.diagnosis import diagnosis_text
 from pipeline.doctor import DoctorOptions
 from pipeline.doctor.advice import command
 from pipeline.doctor.machine import share
@@ -184,15 +185,17 @@ def test_share__what_the_actors_leave_is_for_read_tasks(
     assert (node.cores, node.on_gpu, node.actors, node.workers) == (cores, device == "cuda", actors, workers)
 
 
-def test_summary__names_random_weights_and_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_diagnosis_text__names_random_weights_and_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = samples.write_folder(tmp_path / "images", per_class=1)
     _, record = run(capsys, doctor, "--source", source, *QUICK, "--batch-size", 1)
-    assert "RANDOM" not in doctor.summary(record)
-    assert "exit code 3" not in doctor.summary(record)
+    assert "RANDOM" not in diagnosis_text(record)
+    assert "exit code 3" not in diagnosis_text(record)
     record["contract"]["weights"] = "random:0"
     record["sample"]["reject_share"] = 0.2
     record["left"] = {"s3://b/t/.probe-0-data.0123456789ab.tmp": "denied"}
-    text = doctor.summary(record)
+    text = diagnosis_text(record)
     assert "Weights are RANDOM (random:0)" in text
     assert "A run would end with exit code 3: --max-reject-fraction allows 0.1" in text
     assert "remove them yourself:\n  s3://b/t/.probe-0-data.0123456789ab.tmp" in text
