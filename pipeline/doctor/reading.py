@@ -23,7 +23,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from pipeline.doctor.pace import Pace, in_turn
-from pipeline.doctor.sample import Seen, close
+from pipeline.doctor.sample import Seen
 from pipeline.errors import ConfigError, ImageReject
 from pipeline.images import Limits, sniff
 from pipeline.preprocessing import Decode, Preprocessing, decode_and_crop
@@ -131,8 +131,13 @@ class Readers(AbstractContextManager["Readers"]):
 def _end_with_parent() -> None:
     """Make this process end with the one that started it, however that ends."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    assert parent is not None
+
+    def end() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def read_share(source: Source, refs: pa.Table, limits: Limits, seconds: float) -> Read:
@@ -146,10 +151,9 @@ def read_share(source: Source, refs: pa.Table, limits: Limits, seconds: float) -
     with suppress(StopIteration):  # imports and connections are not what is measured
         next(_images(source, refs.slice(0, 1), limits, []))
     seen: list[Seen] = []
-    images = _images(source, refs, limits, seen)
     count, num_bytes, kept_bytes = 0, 0, 0
     started, cpu = time.perf_counter(), time.process_time()
-    for image in images:
+    for image in _images(source, refs, limits, seen):
         length = 0 if isinstance(image.data, ImageReject) else len(image.data)
         count, num_bytes = count + 1, num_bytes + length
         if len(_kept) < _KEPT_IMAGES and kept_bytes + length <= _KEPT_BYTES:
@@ -158,7 +162,6 @@ def read_share(source: Source, refs: pa.Table, limits: Limits, seconds: float) -
         if time.perf_counter() - started > seconds:
             break
     pace = Pace(count, time.perf_counter() - started, time.process_time() - cpu, num_bytes)
-    close(images)
     return Read(pace, tuple(seen))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,22 +86,14 @@ def list_for(source: Source, unit_size: int, seconds: float) -> Listed:
     parts: list[pa.Table] = []
     pa.array([""])  # the first array of a process imports pandas, for a second
     started, late, complete = time.perf_counter(), False, True
-    tables = source.refs(unit_size)
-    for part in tables:
+    for part in source.refs(unit_size):
         parts.append(part)
         if late:  # that there was one more part tells that the one before wasn't the last
             complete = False
             break
         late = time.perf_counter() - started > seconds
     took = time.perf_counter() - started
-    close(tables)
     return Listed(pa.concat_tables(parts) if parts else REF_SCHEMA.empty_table(), took, complete)
-
-
-def close(iterator: Iterator[object]) -> None:
-    """End an iterator before its end, and with it the threads and open files of a generator."""
-    if isinstance(iterator, Generator):
-        iterator.close()
 
 
 def spread(refs: pa.Table, most: int) -> pa.Table:

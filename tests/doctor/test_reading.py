@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from pipeline.sources import open_source
 from pipeline.sources.options import SourceOptions
 from tests import samples
 from tests.forms import FORMS
+from tests.integration.processes import Surroundings, processes_of, wait_until
 
 LIMITS = Limits()
 
@@ -96,3 +99,30 @@ def test_readers__a_process_that_an_image_kills(tmp_path: Path, monkeypatch: pyt
         assert [one.pace.images for one in read] == [1, 1]
         with pytest.raises(ConfigError, match="A process that read or decoded the sample has died"):
             readers.decode(PIXELS_PRESET, LIMITS, 0.1)
+
+
+READS_AND_WAITS = """
+import sys, time
+from pipeline.doctor.reading import Readers
+from pipeline.doctor.sample import list_for
+from pipeline.images import Limits
+from pipeline.sources import FolderSource
+
+source = FolderSource(sys.argv[1])
+with Readers(1) as readers:
+    readers.read(source, [list_for(source, 1024, 1).refs], Limits(), 1)
+    print("ready", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_readers__end_even_with_a_process_that_is_killed(surroundings: Surroundings, image_folder: Path) -> None:
+    command = [sys.executable, "-c", READS_AND_WAITS, str(image_folder)]
+    environment = surroundings.environment()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        readers = [each for each in processes_of(surroundings) if each.pid != process.pid]
+        assert readers
+        process.kill()
+    wait_until(lambda: not processes_of(surroundings), timeout_s=20)
