@@ -17,6 +17,8 @@ _WARM_UP_BATCHES = 4
 #: Times an engine's own batch size that is tried, in this order, for as long as there is time.
 _SIZES = (2.0, 0.5, 4.0)
 _LARGEST = 65536
+#: Times the seconds of a measurement, after which no other size is begun.
+_LONGEST = 3
 #: What another batch size must gain to be worth an option: measurements differ by nearly as much.
 _GAIN = 1.1
 
@@ -60,7 +62,10 @@ def sweep(load: Callable[[int | None], Engine], side: int, asked: int | None, se
     engine = load(asked)
     info, paces = engine.info, [_pace(engine, side, seconds)]
     del engine  # a device may not have the memory for two
+    until = time.perf_counter() + _LONGEST * seconds  # to load one may take long, too
     for factor in () if asked else _SIZES:
+        if time.perf_counter() > until:
+            break
         size = int(info.batch_size * factor)
         expected_s = (_WARM_UP_BATCHES + 1) * size / paces[0].images_per_s
         if 1 <= size <= _LARGEST and expected_s < seconds:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import threading
 import time
 from collections import Counter
@@ -31,11 +32,31 @@ from pipeline.sources import Fetched, Source
 
 #: What a process keeps of what it has read, to decode it.
 _KEPT_IMAGES, _KEPT_BYTES = 256, 64 * 2**20
-#: Images read of a container at least; and of all containers of a share together, where they have them.
+#: Images read of a container of unknown length at least; and of all containers of a share together, if there are few.
 _OF_A_CONTAINER, _OF_CONTAINERS = 64, 4096
 
+
+class Kept:
+    """Images chosen at random, each as likely as any other, out of those that came by (Vitter's algorithm R)."""
+
+    def __init__(self) -> None:
+        self.images: list[Fetched] = []
+        self._num_seen, self._num_bytes, self._random = 0, 0, random.Random(0)  # noqa: S311
+
+    def add(self, image: Fetched) -> None:
+        """Note one that came by."""
+        self._num_seen += 1
+        place = self._random.randrange(self._num_seen) if len(self.images) == _KEPT_IMAGES else len(self.images)
+        if place >= _KEPT_IMAGES:
+            return
+        more = _length(image) - sum(map(_length, self.images[place : place + 1]))
+        if not self.images or self._num_bytes + more <= _KEPT_BYTES:
+            self.images[place : place + 1] = [image]
+            self._num_bytes += more
+
+
 #: What this process has read.
-_kept: list[Fetched] = []
+_kept = Kept()
 
 Result = TypeVar("Result")
 
@@ -147,38 +168,42 @@ def read_share(source: Source, refs: pa.Table, limits: Limits, seconds: float) -
         OSError: An image can't be read now.
         TransientError: Likewise.
     """
-    _kept.clear()
+    global _kept
+    _kept = Kept()
     with suppress(StopIteration):  # imports and connections are not what is measured
         next(_images(source, refs.slice(0, 1), limits, []))
     seen: list[Seen] = []
-    count, num_bytes, kept_bytes = 0, 0, 0
+    count, num_bytes = 0, 0
     started, cpu = time.perf_counter(), time.process_time()
     for image in _images(source, refs, limits, seen):
-        length = 0 if isinstance(image.data, ImageReject) else len(image.data)
-        count, num_bytes = count + 1, num_bytes + length
-        if len(_kept) < _KEPT_IMAGES and kept_bytes + length <= _KEPT_BYTES:
-            _kept.append(image)
-            kept_bytes += length
+        count, num_bytes = count + 1, num_bytes + _length(image)
+        _kept.add(image)
         if time.perf_counter() - started > seconds:
             break
     pace = Pace(count, time.perf_counter() - started, time.process_time() - cpu, num_bytes)
     return Read(pace, tuple(seen))
 
 
+def _length(image: Fetched) -> int:
+    return 0 if isinstance(image.data, ImageReject) else len(image.data)
+
+
 def _images(source: Source, refs: pa.Table, limits: Limits, seen: list[Seen]) -> Iterator[Fetched]:
-    """Yield the images of a share; of containers their first ones."""
+    """Yield the images of a share; of containers whose number of images isn't known, their first ones."""
     if not source.containers:
         yield from source.read(refs, limits.max_bytes).images()
         return
-    most = max(_OF_A_CONTAINER, _OF_CONTAINERS // max(1, len(refs)))
+    first_ones = max(_OF_A_CONTAINER, _OF_CONTAINERS // max(1, len(refs)))
     for place in range(len(refs)):
         ref = refs.slice(place, 1)
+        known = ref["num_images"][0].as_py()
+        most = first_ones if known is None else known
         images, count, num_bytes = source.read(ref, limits.max_bytes).images(), 0, 0
         for image in islice(images, most):
             count += 1
-            num_bytes += 0 if isinstance(image.data, ImageReject) else len(image.data)
+            num_bytes += _length(image)
             yield image
-        if ref["num_images"][0].as_py() is None:
+        if known is None:
             seen.append(Seen(ref["uri"][0].as_py(), count, num_bytes, whole=count < most))
 
 
@@ -189,7 +214,7 @@ def decode_share(preprocessing: Preprocessing, limits: Limits, seconds: float) -
     good: list[bytes] = []
     example = None
     started = time.perf_counter()
-    for image in _kept:
+    for image in _kept.images:
         if time.perf_counter() - started > seconds and good:
             break
         try:

@@ -97,10 +97,12 @@ def list_for(source: Source, unit_size: int, seconds: float) -> Listed:
 
 
 def spread(refs: pa.Table, most: int) -> pa.Table:
-    """Return at most so many refs, evenly spread over all of them, in order."""
-    if len(refs) <= most:
-        return refs
-    return refs.take(pa.array(np.linspace(0, len(refs) - 1, most).round().astype(np.int64)))
+    """Return at most so many refs, evenly spread over all of them.
+
+    They come in an order of chance, if always the same one: so what is read of them in the time is spread, too.
+    """
+    places = np.linspace(0, len(refs) - 1, min(most, len(refs))).round().astype(np.int64)
+    return refs.take(pa.array(np.random.default_rng(0).permutation(places)))
 
 
 def count_images(

@@ -12,11 +12,11 @@ import pytest
 
 from pipeline import failpoints
 from pipeline.backbones.pixels import PIXELS_PRESET
-from pipeline.doctor.reading import Readers, decode_share, merged, read_share
+from pipeline.doctor.reading import Kept, Readers, decode_share, merged, read_share
 from pipeline.doctor.sample import count_images, deal, list_for
 from pipeline.errors import ConfigError
 from pipeline.images import Limits
-from pipeline.sources import open_source
+from pipeline.sources import Fetched, open_source
 from pipeline.sources.options import SourceOptions
 from tests import samples
 from tests.forms import FORMS
@@ -57,6 +57,26 @@ def test_read_share__of_a_large_container_only_its_beginning(tmp_path: Path, mon
     found = count_images(listed, read.seen, lambda uri: Path(uri).stat().st_size, lambda: None)
     assert found.how == "extrapolated"
     assert 30 <= found.images <= 50
+
+
+def test_kept__each_image_is_as_likely_as_any_other() -> None:
+    kept = Kept()
+    for number in range(2560):
+        kept.add(Fetched(str(number), b"x"))
+    numbers = [int(image.uri) for image in kept.images]
+    assert len(set(numbers)) == 256
+    assert 1100 < sum(numbers) / 256 < 1460
+
+
+def test_kept__no_more_than_memory_allows_but_one() -> None:
+    kept, large = Kept(), Fetched("large", bytes(80 * 2**20))
+    kept.add(large)
+    kept.add(Fetched("small", b"x"))
+    assert [image.uri for image in kept.images] == ["large"]
+    kept = Kept()
+    for number in range(300):
+        kept.add(Fetched(str(number), bytes(2**20)))
+    assert len(kept.images) == 64
 
 
 def test_decode_share__counts_rejects_and_names_the_first(tmp_path: Path) -> None:
