@@ -11,13 +11,16 @@ import pytest
 
 from jobs import cli, doctor
 from jobs.diagnosis import diagnosis_text
+from pipeline.backbones import load_backbone
 from pipeline.doctor import DoctorOptions
 from pipeline.doctor.advice import command
 from pipeline.doctor.machine import share
+from pipeline.doctor.record import make_record
 from pipeline.embed import EmbedOptions
 from pipeline.layout import Layout
 from pipeline.storage import store_for
 from tests import samples
+from tests.doctor.test_record import CPU_NODE, MEASURED
 from tests.jobs.test_jobs import content, run
 from tests.s3 import S3Server
 
@@ -185,17 +188,20 @@ def test_share__what_the_actors_leave_is_for_read_tasks(
     assert (node.cores, node.on_gpu, node.actors, node.workers) == (cores, device == "cuda", actors, workers)
 
 
-def test_diagnosis_text__names_random_weights_and_what_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = samples.write_folder(tmp_path / "images", per_class=1)
-    _, record = run(capsys, doctor, "--source", source, *QUICK, "--batch-size", 1)
-    assert "RANDOM" not in diagnosis_text(record)
-    assert "exit code 3" not in diagnosis_text(record)
+def test_diagnosis_text__names_random_weights_many_rejects_and_what_is_left() -> None:
+    contract = load_backbone("pixels").contract.to_json()
+    found = make_record(DoctorOptions(source="s", table="t"), CPU_NODE, MEASURED, containers=True)
+    record: dict[str, Any] = {"contract": contract, "source": {"identity": "webdataset s"}, **found}
+    text = diagnosis_text(record)
+    assert "RANDOM" not in text
+    assert "removable" not in text
+    assert "Source: webdataset s: 4,000,000 images (extrapolated from what was listed in the time)" in text
+    assert "Sample of 80: 80 JPEG; 640 x 480 pixels, 100.0 kB; rejects: 20 truncated (25.0%)" in text
+    assert "A run would end with exit code 3: --max-reject-fraction allows 0.1" in text
+    record["sample"]["reject_share"] = 0.1
     record["contract"]["weights"] = "random:0"
-    record["sample"]["reject_share"] = 0.2
     record["left"] = {"s3://b/t/.probe-0-data.0123456789ab.tmp": "denied"}
     text = diagnosis_text(record)
+    assert "exit code 3" not in text
     assert "Weights are RANDOM (random:0)" in text
-    assert "A run would end with exit code 3: --max-reject-fraction allows 0.1" in text
     assert "remove them yourself:\n  s3://b/t/.probe-0-data.0123456789ab.tmp" in text
