@@ -38,7 +38,7 @@ def diagnose(options: DoctorOptions) -> dict[str, Any]:
     from pipeline.doctor.measure import measure
     from pipeline.doctor.record import make_record
     from pipeline.engines import require_here
-    from pipeline.sources import open_source
+    from pipeline.sources.detect import open_source
 
     started = time.perf_counter()
     source = open_source(options)

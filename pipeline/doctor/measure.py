@@ -23,7 +23,8 @@ from pipeline.errors import ConfigError, TooManyRejects
 from pipeline.images import Limits
 from pipeline.layout import Layout
 from pipeline.run_options import UNIT_SIZE
-from pipeline.sources import Source, described
+from pipeline.sources import Source
+from pipeline.sources.detect import described
 from pipeline.table import Table, data_schema
 
 logger = logging.getLogger(__name__)

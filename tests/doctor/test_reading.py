@@ -16,7 +16,8 @@ from pipeline.doctor.reading import Kept, Readers, decode_share, merged, read_sh
 from pipeline.doctor.sample import count_images, deal, list_for
 from pipeline.errors import ConfigError
 from pipeline.images import Limits
-from pipeline.sources import Fetched, open_source
+from pipeline.sources import Fetched
+from pipeline.sources.detect import open_source
 from pipeline.sources.options import SourceOptions
 from tests import samples
 from tests.forms import FORMS

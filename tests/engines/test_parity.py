@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.backbones import Backbone, load_backbone
+from pipeline.choices import EngineName, Precision
 from pipeline.engines import embed, load_engine
 from pipeline.engines.openvino import import_openvino
 from pipeline.images import decode
-from pipeline.options import EngineName, Precision
 from tests import samples
 
 EXACT, REDUCED = 0.99999, 0.995
