@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.backbones import Preprocessing, load_backbone
 from pipeline.contract import FeatureContract
+from pipeline.cores import keep_to_a_share
 from pipeline.engines import Engine, load_engine
 from pipeline.layout import EngineSpec, Layout
 from pipeline.monitor import EmbedReporter
@@ -28,6 +29,30 @@ class BackboneSpec:
     weights: str
     cache_dir: str
 
+    def load(self, spec: EngineSpec, layout: Layout) -> Engine:
+        """Make the backbone ready to execute here.
+
+        Raises:
+            ConfigError: This machine can't do what was asked for.
+            WeightsError: The network was needed, and its weights can't be had.
+        """
+        loaded = load_backbone(
+            self.contract.backbone,
+            self.weights,
+            self.preprocessing.name,
+            cache_dir=self.cache_dir,
+            expected=self.contract,
+        )
+        return load_engine(
+            loaded,
+            layout.engine,
+            spec.precision,
+            batch_size=spec.batch_size,
+            device=layout.device,
+            num_threads=layout.num_threads,
+            cache_dir=self.cache_dir,
+        )
+
 
 class EmbedActor:
     """Holds a loaded engine and embeds the units that come by."""
@@ -38,7 +63,9 @@ class EmbedActor:
         self._embedding_type, self._report = embedding_type, EmbedReporter(companion)
         self._engine: Engine | Exception
         try:
-            self._engine = _load(backbone, spec, layout)
+            if layout.num_threads is not None:
+                keep_to_a_share(layout.num_threads)
+            self._engine = backbone.load(spec, layout)
         except Exception as error:  # what a constructor raises, Ray buries; so each unit brings it to the driver
             storage.log_traceback(logger, "The engine can't be loaded.")
             self._engine = error
@@ -51,22 +78,3 @@ class EmbedActor:
             return embed_unit(self._engine, block, self._embedding_type, self._report)
         finally:
             self._report.flush()
-
-
-def _load(backbone: BackboneSpec, spec: EngineSpec, layout: Layout) -> Engine:
-    loaded = load_backbone(
-        backbone.contract.backbone,
-        backbone.weights,
-        backbone.preprocessing.name,
-        cache_dir=backbone.cache_dir,
-        expected=backbone.contract,
-    )
-    return load_engine(
-        loaded,
-        layout.engine,
-        spec.precision,
-        batch_size=spec.batch_size,
-        device=layout.device,
-        num_threads=layout.num_threads,
-        cache_dir=backbone.cache_dir,
-    )

@@ -39,7 +39,12 @@ class EmbeddingOptions(Options):
         "auto", description="Where the backbone runs; auto: CUDA where the cluster has GPUs now, else CPUs."
     )
     num_actors: int | None = Field(
-        None, ge=1, description="Most copies of the backbone at once (actors); unset: one a GPU, or one a CPU node."
+        None,
+        ge=1,
+        description="Most copies of the backbone at once (actors); unset: one a GPU, or a CPU node (32 cores).",
+    )
+    num_threads: int | None = Field(
+        None, ge=1, description="Threads of each actor that computes on CPUs; unset: its share of the node's cores."
     )
     batch_size: int | None = Field(
         None, ge=1, le=65536, description="Images in one call of the network; unset: the engine's choice."

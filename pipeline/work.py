@@ -84,7 +84,12 @@ class _Run:
         self._memory = ClusterMemory(self.companion, donors) if donors else None
         self._report_progress = _progress_reporter(task.before, outcome.reports, len(outcome.reports))
         self._spec = EngineSpec(
-            options.engine, options.precision, options.device, options.batch_size, options.num_actors
+            options.engine,
+            options.precision,
+            options.device,
+            options.batch_size,
+            options.num_actors,
+            options.num_threads,
         )
         self._pass: tuple[Layout, Growth] | None = None
         self._signs = Signs()

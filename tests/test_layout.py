@@ -27,6 +27,14 @@ def test_plan_layout__cpu_nodes_have_one_actor_each_with_all_cores() -> None:
     assert plan_layout(EngineSpec(), CPU_CLUSTER, can_grow=False).max_actors == 4
 
 
+def test_plan_layout__nodes_of_many_cores_have_several_actors_each() -> None:
+    large = Resources(num_cpus=256, num_gpus=0, cpus_per_node=128, num_cpu_nodes=2)
+    layout = plan_layout(EngineSpec(), large, can_grow=False)
+    assert (layout.num_actors, layout.max_actors, layout.num_threads) == (8, 8, 32)
+    assert 4 * layout.actor_cpus < 64 <= 5 * layout.actor_cpus  # half of a node is left for reading
+    assert plan_layout(EngineSpec(num_threads=8), large, can_grow=False).num_threads == 8
+
+
 def test_plan_layout__a_node_of_one_cpu_has_room_to_read() -> None:
     small = Resources(num_cpus=3, num_gpus=0, cpus_per_node=1, num_cpu_nodes=3)
     layout = plan_layout(EngineSpec(), small, can_grow=True)

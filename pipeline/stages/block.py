@@ -43,8 +43,10 @@ class Rows:
         self._lengths.append(0 if pixels is None else pixels.size)
         if pixels is not None:
             end = self._used + pixels.size
-            if end > len(self._data):  # in place, where the system can: the pixels of a unit are most of its memory
-                self._data.resize(max(end, self._expected * pixels.size, 2 * len(self._data)), refcheck=False)
+            if end > len(self._data):  # new memory, not more of the old, which would be filled with zeros first
+                more = np.empty(max(end, self._expected * pixels.size, 2 * len(self._data)), np.uint8)
+                more[: self._used] = self._data[: self._used]
+                self._data = more
             self._data[self._used : end] = pixels.reshape(-1)
             self._used = end
 

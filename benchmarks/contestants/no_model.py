@@ -1,0 +1,31 @@
+"""The pipeline with an engine that computes nothing, for the input and output of the Microsoft Vision ResNet-50."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+from benchmarks.stand_ins import sleeping_backbone
+from pipeline.backbones.microsoftvision import MICROSOFTVISION
+from pipeline.run_options import RunOptions
+from pipeline.runs import plan_all, run
+from pipeline.sources import FolderSource
+from pipeline.table import TableInfo, open_table
+from pipeline.targets import embedding_target
+
+
+def main(folder: str, output: str, num_images: str) -> None:
+    """Bring the first images of a folder into a table, and print the ledger."""
+    backbone = sleeping_backbone(0.0, Path(output, "together"), 1, MICROSOFTVISION)
+    table = open_table(str(Path(output, "table")))
+    target = embedding_target(table, TableInfo("embeddings", backbone.contract, "float32"), backbone)
+    options = RunOptions(batch_size=64, limit=int(num_images))
+    source = FolderSource(folder)
+    record = run(options, source, target, partial(plan_all, options, source, target, {}), None)
+    print(json.dumps(record["ledger"] | {"stage_s": record["stage_s"]}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
