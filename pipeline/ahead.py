@@ -20,13 +20,15 @@ from ray.data.context import DataContext
 
 
 class ReadAhead(BackpressurePolicy):
-    """Starts no reading while enough units are decoded and wait for an actor to take them up.
+    """Starts no reading while enough units are decoded, or being read, beyond those that actors have in hand.
+
+    Where an actor has nothing in hand, reading is too slow for it, and as much is read at once as there are CPUs for.
 
     Args:
         data_context: Ray Data's settings.
         topology: The operators, and what is queued between them.
         resource_manager: Ray Data's accounts of resources.
-        units_per_actor: Decoded units that may wait for each actor.
+        units_per_actor: Units that may be ahead of each actor.
         units_before: Units that may be decoded or being read, besides one for each actor that runs, until the first one
             is embedded. On a machine that computes on its cores, each process that starts to read delays that.
     """
@@ -46,14 +48,13 @@ class ReadAhead(BackpressurePolicy):
         """Return whether an operator may start another task; only those before the actors are held back."""
         for embed in op.output_dependencies:
             if isinstance(embed, ActorPoolMapOperator):
-                pool = embed.get_actor_info()
-                queued = self._topology[op].total_enqueued_output_blocks()
-                queued += self._topology[embed].total_enqueued_input_blocks()
+                actors = embed.get_actor_info().running
+                decoded = self._topology[op].total_enqueued_output_blocks()
+                decoded += self._topology[embed].total_enqueued_input_blocks() + embed.num_active_tasks()
+                begun = decoded + op.num_active_tasks()
                 if embed.metrics.num_tasks_finished == 0:
-                    begun = queued + embed.num_active_tasks() + op.num_active_tasks()
-                    return begun < self._units_before + pool.running
-                waiting = queued + max(0, embed.num_active_tasks() - pool.running)
-                return waiting < self._units_per_actor * max(1, pool.running)
+                    return begun < self._units_before + actors
+                return decoded < actors or begun - actors < self._units_per_actor * max(1, actors)
         return True
 
 

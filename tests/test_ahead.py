@@ -59,18 +59,33 @@ def may_read(queued: int, running: int, active: int, reading: int = 0, finished:
 
 
 @pytest.mark.parametrize(
-    ("queued", "running", "active", "expected"),
+    ("queued", "running", "active", "reading", "expected"),
     [
-        (0, 1, 0, True),
-        (0, 1, 2, True),  # one at work, one waiting
-        (1, 1, 2, False),
-        (0, 1, 3, False),
-        (5, 4, 6, True),
-        (6, 4, 6, False),
+        (0, 1, 1, 0, True),
+        (0, 1, 1, 1, True),
+        (0, 1, 1, 2, False),  # one in hand, two being read
+        (0, 1, 2, 1, False),  # one waits for the actor in its own queue
+        (1, 1, 1, 1, False),
+        (2, 1, 1, 0, False),
+        (4, 4, 4, 3, True),
+        (4, 4, 4, 4, False),
     ],
 )
-def test_read_ahead__goes_by_the_units_that_wait(queued: int, running: int, active: int, expected: bool) -> None:
-    assert may_read(queued, running, active) is expected
+def test_read_ahead__goes_by_the_units_that_are_decoded_or_being_read(
+    queued: int, running: int, active: int, reading: int, expected: bool
+) -> None:
+    assert may_read(queued, running, active, reading) is expected
+
+
+def test_read_ahead__where_an_actor_has_nothing_in_hand_reading_takes_all_it_can_get() -> None:
+    assert may_read(0, 1, 0, reading=7)
+    assert may_read(1, 4, 2, reading=20)
+    assert not may_read(2, 4, 2, reading=20)
+
+
+def test_read_ahead__goes_on_while_new_actors_start() -> None:
+    assert may_read(1, 0, 0)
+    assert not may_read(2, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +105,3 @@ def test_read_ahead__until_a_unit_is_embedded_what_is_being_read_counts_too(
     queued: int, running: int, in_the_pool: int, reading: int, expected: bool
 ) -> None:
     assert may_read(queued, running, in_the_pool, reading, finished=0) is expected
-
-
-def test_read_ahead__afterwards_reading_takes_as_many_tasks_as_it_needs() -> None:
-    assert may_read(0, 1, 1, reading=7)
-    assert may_read(1, 0, 0)  # the actors are gone, and new ones start
-    assert not may_read(2, 0, 0)

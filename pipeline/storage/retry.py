@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
+from itertools import chain, repeat
 from typing import Any, TypeVar, cast
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -32,14 +33,27 @@ def _wait(state: RetryCallState) -> float:
     return float(wait_random_exponential(multiplier=first_s, max=_LONGEST_WAIT_S)(state))
 
 
+def _raiser(error: Exception) -> Callable[[], Any]:
+    def attempt() -> Any:
+        raise error
+
+    return attempt
+
+
 def retried(function: Function) -> Function:
     """Make a function try again while its errors are such as may pass."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)  # as a rule that is all; a policy costs more than to read a small file
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            attempts = chain([_raiser(error)], repeat(partial(function, *args, **kwargs)))
         policy = Retrying(
             stop=stop_after_attempt(ATTEMPTS), wait=_wait, retry=retry_if_exception(may_pass), reraise=True
         )
-        return policy(function, *args, **kwargs)
+        return policy(lambda: next(attempts)())
 
     return cast(Function, call)
