@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -22,12 +23,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
-    """What an actor needs to load the backbone where it runs: names and a URI, never the weights themselves."""
+    """What an actor needs to load the backbone where it runs: names and a URI, never the weights themselves.
+
+    Args:
+        contract: The features that it gives.
+        preprocessing: What turns an image into the network's input.
+        weights: Where they are, as `pipeline.backbones.resolve_weights` returns it.
+        cache_dir: Folder of each node's cache.
+        storage_options: Of the object store that holds a quantised network.
+    """
 
     contract: FeatureContract
     preprocessing: Preprocessing
     weights: str
     cache_dir: str
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, spec: EngineSpec, layout: Layout) -> Engine:
         """Make the backbone ready to execute here.
@@ -42,6 +52,7 @@ class BackboneSpec:
             self.preprocessing.name,
             cache_dir=self.cache_dir,
             expected=self.contract,
+            storage_options=self.storage_options,
         )
         return load_engine(
             loaded,

@@ -5,6 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 EngineName = Literal["auto", "openvino", "torch"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 EmbeddingType = Literal["float32", "float16"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline.errors import ContractMismatch, TableError
@@ -16,11 +16,28 @@ def canonical_json(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantisation:
+    """How a network of 8-bit numbers was made of one of floats; its features are other features.
+
+    Args:
+        method: By what, for instance ``nncf int8``.
+        calibration_sha256: Digest of the images that its ranges come from, and of the settings.
+        float_weights_sha256: SHA-256 of the float network's tensors.
+        float_weights: Where those came from, for people, as `FeatureContract.weights`. Not compared.
+    """
+
+    method: str
+    calibration_sha256: str
+    float_weights_sha256: str
+    float_weights: str
+
+
+@dataclass(frozen=True, slots=True)
 class FeatureContract:
     """What must be equal for two embeddings to be compared.
 
-    Engine, precision and batch size are not part of it: they are recorded with each run, and the parity tests show
-    that they don't change the features.
+    Engine, float precision and batch size are not part of it: they are recorded with each run, and the parity tests
+    show that they don't change the features.
 
     Args:
         backbone: Name of the network, for instance ``microsoftvision-resnet50``.
@@ -29,6 +46,7 @@ class FeatureContract:
         embedding_dim: D, the length of one embedding.
         weights: Where the weights came from, for people: ``random:SEED``, ``auto``, ``none`` or a URI without secrets.
             Not compared: the SHA-256 is.
+        quantisation: How the network was quantised, whose tensors and place the weights then are; None: it was not.
     """
 
     backbone: str
@@ -36,6 +54,7 @@ class FeatureContract:
     preprocessing: dict[str, Any]
     embedding_dim: int
     weights: str
+    quantisation: Quantisation | None = None
 
     @property
     def digest(self) -> str:
@@ -45,14 +64,39 @@ class FeatureContract:
     @property
     def random_weights(self) -> bool:
         """Whether the weights were initialised at random rather than trained."""
-        return self.weights.startswith("random:")
+        return self.origin.startswith("random:")
+
+    @property
+    def origin(self) -> str:
+        """Where the float weights came from: ``weights``, or of a quantised network those that it was made of."""
+        return self.weights if self.quantisation is None else self.quantisation.float_weights
+
+    def before_quantisation(self) -> FeatureContract:
+        """Return the contract of the float network; of one that is not quantised, this one."""
+        if self.quantisation is None:
+            return self
+        made_of = self.quantisation
+        return replace(
+            self, weights_sha256=made_of.float_weights_sha256, weights=made_of.float_weights, quantisation=None
+        )
 
     def _compared(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key != "weights"}
+        compared = self._fields()
+        del compared["weights"]
+        if self.quantisation is not None:
+            del compared["quantisation"]["float_weights"]
+        return compared
+
+    def _fields(self) -> dict[str, Any]:
+        """Return all fields; ``quantisation`` only where there is any, as before there was such a field."""
+        fields = asdict(self)
+        if self.quantisation is None:
+            del fields["quantisation"]
+        return fields
 
     def to_json(self) -> dict[str, Any]:
         """Return the contract as plain JSON values, with its digest."""
-        return {**asdict(self), "digest": self.digest}
+        return {**self._fields(), "digest": self.digest}
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> FeatureContract:
@@ -68,6 +112,8 @@ class FeatureContract:
         fields = dict(value)
         digest = fields.pop("digest", None)
         try:
+            if fields.get("quantisation") is not None:
+                fields["quantisation"] = Quantisation(**fields["quantisation"])
             contract = cls(**fields)
         except TypeError as error:
             raise TableError(
@@ -85,7 +131,9 @@ class FeatureContract:
         """Return the contract in a few words, for messages."""
         name = f"weights {self.weights_sha256[:12]}…"
         if self.random_weights:
-            name += f" (RANDOM, seed {self.weights.partition(':')[2]})"
+            name += f" (RANDOM, seed {self.origin.partition(':')[2]})"
+        if self.quantisation is not None:
+            name += f" (int8, calibration {self.quantisation.calibration_sha256[:12]}…)"
         return f"backbone {self.backbone}, {name}, preprocessing {self.preprocessing.get('name')}"
 
 
@@ -104,7 +152,7 @@ def require_same_features(stored: FeatureContract, asked: FeatureContract, what:
     if stored.digest == asked.digest:
         return
     old, new = stored._compared(), asked._compared()
-    names = ", ".join(key for key in old if old[key] != new[key])
+    names = ", ".join(key for key in {**old, **new} if old.get(key) != new.get(key))
     raise ContractMismatch(
         f"{what} was made with {stored.describe()}; this run asks for {asked.describe()}. "
         f"They differ in: {names}; such features can't be compared. {advice}"

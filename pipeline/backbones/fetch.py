@@ -11,13 +11,18 @@ from filelock import FileLock
 from pipeline import storage
 from pipeline.errors import ConfigError, WeightsError, WeightsUnavailable
 from pipeline.failures import Seam, Verdict, find
+from pipeline.storage import StorageOptions
 
 #: Waits in seconds between the attempts to download weights.
 DOWNLOAD_BACKOFF_S = (1.0, 4.0, 16.0)
 
 
 def fetch(
-    uri: str, cache_dir: str, backoff_s: tuple[float, ...] = DOWNLOAD_BACKOFF_S, other_than: str | None = None
+    uri: str,
+    cache_dir: str,
+    backoff_s: tuple[float, ...] = DOWNLOAD_BACKOFF_S,
+    other_than: str | None = None,
+    options: StorageOptions | None = None,
 ) -> Path:
     """Return a local path of the weights: a local file itself, a remote one by way of the node's cache.
 
@@ -29,6 +34,7 @@ def fetch(
         cache_dir: Folder of the cache.
         backoff_s: Waits (seconds) between attempts to download.
         other_than: SHA-256 (hex) of a copy that is of no use; another one that is there by now is taken.
+        options: Of the object store that holds them, see `pipeline.storage.store_for`.
 
     Raises:
         WeightsError: There is no such file.
@@ -46,15 +52,15 @@ def fetch(
         if storage.kept_sha256(target) not in (None, other_than):
             return target
         storage.clear_unfinished(target)
-        _download(uri, target, backoff_s)
+        _download(uri, target, backoff_s, options)
         storage.note_sha256(target)
     return target
 
 
-def _download(uri: str, target: Path, backoff_s: tuple[float, ...]) -> None:
+def _download(uri: str, target: Path, backoff_s: tuple[float, ...], options: StorageOptions | None) -> None:
     for attempt, wait_s in enumerate((*backoff_s, None), start=1):
         try:
-            storage.download(uri, target)
+            storage.download(uri, target, options)
             return
         except ConfigError:
             raise

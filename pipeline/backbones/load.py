@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pipeline import storage
 from pipeline.backbones.family import BackboneFamily
 from pipeline.backbones.known import KnownWeights
 from pipeline.backbones.microsoftvision import MICROSOFTVISION_RESNET50
 from pipeline.backbones.pixels import PIXELS
+from pipeline.backbones.quantised import expected_files, quantised_network, require_backbone
 from pipeline.contract import FeatureContract, require_same_features
 from pipeline.errors import ConfigError
 from pipeline.preprocessing import Preprocessing
+from pipeline.quantised import NetworkFiles
+from pipeline.storage import StorageOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,10 +31,32 @@ class Backbone:
         preprocessing: What turns an image into the network's input.
         contract: What its features are comparable with.
         load: Gives the network.
+        load_quantised: Gives the files of the quantised network, where the contract's is one.
     """
 
-    def __init__(self, preprocessing: Preprocessing, contract: FeatureContract, load: Callable[[], nn.Module]) -> None:
-        self.preprocessing, self.contract, self._load = preprocessing, contract, load
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        contract: FeatureContract,
+        load: Callable[[], nn.Module],
+        load_quantised: Callable[[], NetworkFiles] | None = None,
+    ) -> None:
+        self.preprocessing, self.contract = preprocessing, contract
+        self._load, self._load_quantised = load, load_quantised
+
+    @classmethod
+    def of_quantised(
+        cls, preprocessing: Preprocessing, contract: FeatureContract, load: Callable[[], NetworkFiles]
+    ) -> Backbone:
+        """Return one whose network is quantised, so that PyTorch has nothing to execute."""
+
+        def refuse() -> NoReturn:
+            raise ConfigError(
+                f"The network of {contract.describe()} is quantised, which OpenVINO alone executes. Use --engine "
+                "openvino."
+            )
+
+        return cls(preprocessing, contract, refuse, load)
 
     @cached_property
     def network(self) -> nn.Module:
@@ -42,6 +67,16 @@ class Backbone:
             ContractMismatch: They are not those that the contract names.
         """
         return self._load()
+
+    @property
+    def quantised_files(self) -> NetworkFiles | None:
+        """The files of the quantised network; None where the network is one of floats.
+
+        Raises:
+            WeightsError: They can't be had, or are damaged.
+            ContractMismatch: They are not those that the contract names.
+        """
+        return None if self._load_quantised is None else self._load_quantised()
 
 
 def find_preset(backbone: str, preprocess: str | None) -> Preprocessing:
@@ -80,14 +115,23 @@ def resolve_weights(backbone: str, weights: str) -> str:
         )
     seed = random_seed(weights)
     if family.published_url is None:
-        if weights not in ("auto", "none"):
-            raise ConfigError(
-                f"Backbone {backbone} has no weights; got --weights {storage.redact(weights)}. Leave --weights out."
-            )
-        return "none"
-    if weights != "auto" and seed is None and storage.scheme(weights) == "file":
+        if seed is not None:
+            raise _no_weights(backbone, weights)
+        if weights == "auto":
+            return "none"
+    if _is_file(weights) and storage.scheme(weights) == "file":
         return storage.local_uri(storage.local_path(weights))
     return weights
+
+
+def _is_file(weights: str) -> bool:
+    return weights not in ("auto", "none") and random_seed(weights) is None
+
+
+def _no_weights(backbone: str, weights: str) -> ConfigError:
+    return ConfigError(
+        f"Backbone {backbone} has no weights; got --weights {storage.redact(weights)}. Leave --weights out."
+    )
 
 
 def random_seed(weights: str) -> int | None:
@@ -111,17 +155,19 @@ def load_backbone(
     *,
     cache_dir: str | None = None,
     expected: FeatureContract | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Backbone:
     """Load a backbone.
 
     Args:
         name: One of `BACKBONES`.
-        weights: ``auto`` (the published file), ``random:SEED``, or the URI of a state dict.
+        weights: ``auto`` (the published file), ``random:SEED``, or the URI of a state dict or a quantised network.
         preprocess: Name of a preset; None for the backbone's default.
         cache_dir: Where remote weights are kept, and what is known of weights; None: nothing is noted of them, and
             remote ones are kept in the user's cache folder.
         expected: The contract that it has, for instance that of the table being written. Then the network is loaded,
             and held against it, when it is needed, and not before.
+        storage_options: Of the object store that holds a quantised network, see `pipeline.storage.store_for`.
 
     Raises:
         ConfigError: Unknown name, preset or weights.
@@ -129,7 +175,19 @@ def load_backbone(
     """
     family, preset = _family(name), find_preset(name, preprocess)
     resolved = resolve_weights(name, weights)
-    load = partial(_load_network, family, resolved, cache_dir or storage.default_cache_dir())
+    cache = cache_dir or storage.default_cache_dir()
+    if expected is not None and expected.quantisation is not None:
+        read = partial(expected_files, resolved, cache, storage_options, expected)
+        return Backbone.of_quantised(preset, expected, read)
+    if expected is None and _is_file(resolved):
+        quantised = quantised_network(resolved, cache, storage_options)
+        if quantised is not None:
+            require_backbone(quantised.contract, family, preset)
+            files = quantised.files
+            return Backbone.of_quantised(preset, quantised.contract, lambda: files)
+    if family.published_url is None and resolved != "none":
+        raise _no_weights(name, weights)
+    load = partial(_load_network, family, resolved, cache)
     contract = partial(_contract, family, preset, resolved)
     if expected is not None:
         advice = "Give the same --backbone, --weights and --preprocess."

@@ -1,7 +1,7 @@
 """What executes a backbone on a device."""
 
 from pipeline.engines.base import Embeddings, Engine, EngineInfo, embed, embed_by_batches
-from pipeline.engines.load import choose_engine, cuda_here, load_engine, require_here
+from pipeline.engines.load import choose_engine, cuda_here, load_engine, require_cpu_engine, require_here, suited
 
 __all__ = [
     "Embeddings",
@@ -12,5 +12,7 @@ __all__ = [
     "embed",
     "embed_by_batches",
     "load_engine",
+    "require_cpu_engine",
     "require_here",
+    "suited",
 ]

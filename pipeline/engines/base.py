@@ -20,7 +20,7 @@ class EngineInfo:
 
     Args:
         engine: ``openvino`` or ``torch``.
-        precision: The arithmetic that was really used: ``fp32``, ``bf16`` or ``fp16``.
+        precision: The arithmetic that was really used: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         device: The processor's or accelerator's own name.
         batch_size: Images in one call of the network.
     """

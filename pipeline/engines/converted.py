@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save
 from pipeline import storage
 from pipeline.backbones import Backbone
 from pipeline.contract import FeatureContract
+from pipeline.quantised import NetworkFiles
 
 logger = logging.getLogger(__name__)
 
@@ -34,19 +35,22 @@ def converted(openvino: Any, backbone: Backbone, cache_dir: str | None) -> Any:
 
     Args:
         openvino: The module.
-        backbone: What to convert; its network is loaded only where the cache has none.
+        backbone: What to convert; its network is loaded only where the cache has none. A quantised one is read.
         cache_dir: Folder of the cache; None: convert, and keep nothing.
 
     Raises:
         WeightsError: The network was needed, and its weights can't be had.
         ContractMismatch: The weights are others than the contract says.
     """
+    files = backbone.quantised_files
+    if files is not None:
+        return read_model(openvino, files)
     if cache_dir is None:
         return _convert(openvino, backbone, None)
     path = Path(cache_dir).expanduser() / "networks" / _name(openvino, backbone.contract)
-    with _locked(path):
+    with locked(path):
         kept = _kept(path)
-        return _convert(openvino, backbone, path) if kept is None else _read(openvino, kept)
+        return _convert(openvino, backbone, path) if kept is None else read_model(openvino, kept)
 
 
 def _name(openvino: Any, contract: FeatureContract) -> str:
@@ -55,8 +59,8 @@ def _name(openvino: Any, contract: FeatureContract) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep the node's other processes from converting the same network at the same time, where that can be done."""
+def locked(path: Path) -> Iterator[None]:
+    """Keep the node's other processes from making the same network at the same time, where that can be done."""
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +94,8 @@ def _convert(openvino: Any, backbone: Backbone, path: Path | None) -> Any:
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit.trace, by which OpenVINO reads networks
         model = openvino.convert_model(Normalised(backbone), example_input=example, input=[(-1, side, side, 3)])
     try:
-        network = _written(openvino, model)
-        model = _read(openvino, network)
+        network = written_model(openvino, model)
+        model = read_model(openvino, network)
         if path is not None:
             storage.clear_unfinished(path)
             storage.LocalStore().replace(str(path), save(network))
@@ -101,7 +105,8 @@ def _convert(openvino: Any, backbone: Backbone, path: Path | None) -> Any:
     return model
 
 
-def _written(openvino: Any, model: Any) -> dict[str, NDArray[np.uint8]]:
+def written_model(openvino: Any, model: Any) -> dict[str, NDArray[np.uint8]]:
+    """Return a model as the two files that OpenVINO writes."""
     with tempfile.TemporaryDirectory(prefix="vep-") as folder:  # OpenVINO writes to paths only
         structure = Path(folder, "network.xml")
         openvino.save_model(model, structure, compress_to_fp16=False)
@@ -109,5 +114,6 @@ def _written(openvino: Any, model: Any) -> dict[str, NDArray[np.uint8]]:
         return {name: np.fromfile(file, np.uint8) for name, file in files.items()}
 
 
-def _read(openvino: Any, network: dict[str, NDArray[np.uint8]]) -> Any:
+def read_model(openvino: Any, network: NetworkFiles) -> Any:
+    """Return the model that `written_model` wrote."""
     return openvino.Core().read_model(network["structure"].tobytes(), network["constants"].tobytes())

@@ -8,6 +8,7 @@ import sys
 
 from pipeline.backbones import Backbone
 from pipeline.choices import Device, EngineName, Precision
+from pipeline.contract import FeatureContract
 from pipeline.engines.base import Engine
 from pipeline.engines.openvino import OpenVINOEngine, choose_precision, import_openvino
 from pipeline.errors import ConfigError
@@ -63,6 +64,47 @@ def require_here(engine: EngineName, precision: Precision, device: Device) -> No
         choose_precision(import_openvino().Core(), precision)
 
 
+def suited(
+    contract: FeatureContract, engine: EngineName, precision: Precision, device: Device
+) -> tuple[EngineName, Precision, Device]:
+    """Return engine, precision and device for a network: as given, but of a quantised one the only ones that it has.
+
+    Args:
+        contract: The features that it gives.
+        engine: As asked for, as the rest.
+        precision: Of a quantised network, ``auto`` or ``int8``.
+        device: Of a quantised network, ``auto`` or ``cpu``.
+
+    Raises:
+        ConfigError: The network can't be executed so without giving other features.
+    """
+    if contract.quantisation is None:
+        if precision == "int8":
+            raise ConfigError(
+                f"Asked for --precision int8, but the features of {contract.describe()} are those of a network of "
+                "floats. Leave --precision out; jobs.embed quantises a network for a new --table."
+            )
+        return engine, precision, device
+    if precision not in ("auto", "int8"):
+        raise ConfigError(
+            f"Asked for --precision {precision}, but {contract.describe()} is a quantised network, which gives its "
+            "features in int8 only. Leave --precision out; for the features of its float network use another --table."
+        )
+    require_cpu_engine(engine, device)
+    return "openvino", "int8", "cpu"
+
+
+def require_cpu_engine(engine: EngineName, device: Device) -> None:
+    """Refuse to go on in int8 with what doesn't execute it.
+
+    Raises:
+        ConfigError: Another engine than OpenVINO, or a GPU, was asked for.
+    """
+    if engine == "torch" or device == "cuda":
+        asked = "--engine torch" if engine == "torch" else "--device cuda"
+        raise ConfigError(f"Networks quantised to int8 run with --engine openvino on the CPU only; got {asked}.")
+
+
 def available_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -85,7 +127,8 @@ def load_engine(
     Args:
         backbone: What to execute.
         engine: What executes it; ``auto`` is torch on CUDA, OpenVINO on a CPU.
-        precision: ``auto`` is fp16 on CUDA, bf16 in OpenVINO where the processor has it, fp32 elsewhere.
+        precision: ``auto`` is fp16 on CUDA, bf16 in OpenVINO where the processor has it, fp32 elsewhere; of a quantised
+            network int8.
         batch_size: Images in one call; None for the engine's default.
         device: Where; ``auto`` is CUDA where there is any.
         num_threads: CPU threads; None for all cores that this process may use.
@@ -95,6 +138,7 @@ def load_engine(
         ConfigError: This machine can't do what was asked for.
         WeightsError: The network was needed, and its weights can't be had.
     """
+    engine, precision, device = suited(backbone.contract, engine, precision, device)
     engine_name, device_name = choose_engine(engine, device, device == "auto" and cuda_here())
     threads = num_threads or available_cores()
     if engine_name == "openvino":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import ConfigError
+from pipeline.storage.base import StorageOptions
 from pipeline.storage.errors import naming
 from pipeline.storage.local import LocalStore
 from pipeline.storage.uris import REMOTE_SCHEMES, local_path, scheme
@@ -18,8 +19,12 @@ from pipeline.storage.uris import REMOTE_SCHEMES, local_path, scheme
 _CONNECT_S, _READ_S = 30.0, 60.0
 
 
-def open_stream(uri: str) -> IO[bytes]:
+def open_stream(uri: str, options: StorageOptions | None = None) -> IO[bytes]:
     """Open any local or remote file for reading from its start.
+
+    Args:
+        uri: Which one.
+        options: Of the object store that holds it, see `pipeline.storage.store_for`.
 
     Raises:
         ConfigError: The scheme is not one of `REMOTE_SCHEMES` or a local path.
@@ -33,7 +38,7 @@ def open_stream(uri: str) -> IO[bytes]:
 
     stream: IO[bytes]
     if scheme(uri) not in ("http", "https"):
-        stream = fsspec.open(uri, "rb").open()
+        stream = fsspec.open(uri, "rb", **(options or {})).open()
         return stream
     import aiohttp
 
@@ -46,12 +51,12 @@ def open_stream(uri: str) -> IO[bytes]:
     return stream
 
 
-def download(uri: str, path: Path) -> None:
+def download(uri: str, path: Path, options: StorageOptions | None = None) -> None:
     """Copy a remote file to a local path, by way of a temporary name, so that no half file ever has that path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(6)}.tmp")
     try:
-        with open_stream(uri) as source:
+        with open_stream(uri, options) as source:
             copy(source, temporary)
         os.replace(temporary, path)
     finally:
