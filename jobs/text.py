@@ -36,6 +36,7 @@ def ledger_line(ledger: dict[str, int]) -> str:
 
 def random_weights_lines(contract: dict[str, Any]) -> list[str]:
     """Return a warning where the features come from a network that was never trained."""
-    if not contract["weights"].startswith("random:"):
+    weights = (contract.get("quantisation") or {}).get("float_weights", contract["weights"])
+    if not weights.startswith("random:"):
         return []
-    return [f"Weights are RANDOM ({contract['weights']}): these are features of an untrained network."]
+    return [f"Weights are RANDOM ({weights}): these are features of an untrained network."]

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import Field
 
+from pipeline.int8.options import Int8Options
 from pipeline.progress import ProgressCallback
-from pipeline.run_options import FeatureOptions, RunOptions
+from pipeline.run_options import FeatureOptions
 from pipeline.sources.options import SourceOptions
 
 
@@ -19,7 +20,7 @@ class _EmbedWhat(FeatureOptions):
     )
 
 
-class EmbedOptions(RunOptions, _EmbedWhat, SourceOptions):  # in this order --help begins with the source
+class EmbedOptions(Int8Options, _EmbedWhat, SourceOptions):  # in this order --help begins with the source
     """Embed every image of a source into a table of Parquet files."""
 
 
@@ -47,10 +48,13 @@ def embed(options: EmbedOptions, on_progress: ProgressCallback | None = None) ->
     table = open_table(options.table, options.table_storage_options)
     # Where there is no table, there is work to do, so Ray starts while the backbone is looked up and the source listed.
     with contextlib.nullcontext() if table_exists(table) else cluster.starting(options.verbose):
+        from pipeline.int8.choose import choose_backbone
         from pipeline.runs import plan_all, run
         from pipeline.targets import backbone_spec, embedding_target
 
-        backbone = backbone_spec(options.backbone, options.weights, options.preprocess, options.cache_dir)
-        target = embedding_target(table, TableInfo("embeddings", backbone.contract, options.dtype), backbone)
+        given = backbone_spec(options.backbone, options.weights, options.preprocess, options.cache_dir)
+        chosen = choose_backbone(given, table, source, options)
+        info = TableInfo("embeddings", chosen.backbone.contract, options.dtype)
+        target = embedding_target(table, info, chosen.backbone, chosen.network)
         plan = partial(plan_all, options, source, target, described(options))
-        return {"job": "embed", **run(options, source, target, plan, on_progress)}
+        return {"job": "embed", **run(options, source, target, plan, on_progress), **chosen.report}

@@ -115,7 +115,9 @@ def _predict_source(
     _refuse_other_input(table, [name for name in committed_names(table) if name.rpartition("-")[0] not in plans])
     source = open_source(options)
     advice = "Give the weights that it was trained with as --weights."
-    backbone = backbone_of(head.contract, options.weights, options.cache_dir, f"Head {options.head}", advice)
+    backbone = backbone_of(
+        head.contract, options.weights, options.cache_dir, f"Head {options.head}", advice, options.table_storage_options
+    )
     vector = embedding_type("float32", head.contract.embedding_dim)
     finish = partial(_classify, head=head)
     target = Target(table, info, backbone, vector, lambda _: finish)

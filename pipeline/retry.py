@@ -13,8 +13,6 @@ from pipeline.options import Options
 from pipeline.progress import ProgressCallback
 from pipeline.run_options import WorkOptions
 
-_ADVICE = "Give the weights that it was made with as --weights."
-
 
 class _RetryWhat(Options):
     table: str = Field(description="Folder of the embedding table.")
@@ -47,13 +45,13 @@ def retry(options: RetryOptions, on_progress: ProgressCallback | None = None) ->
     from pipeline.runs import run
     from pipeline.sources.detect import reopened
     from pipeline.table import open_table, plan_retry, read_info
-    from pipeline.targets import backbone_of, embedding_target
+    from pipeline.targets import embedding_target, table_backbone
 
     table = open_table(options.table, options.table_storage_options)
     info = read_info(table)
     if info.kind != "embeddings":
         raise TableError(f"Expected a table of embeddings at {table.uri}, got one of {info.kind}. Check --table.")
-    backbone = backbone_of(info.contract, options.weights, options.cache_dir, f"Table {table.uri}", _ADVICE)
+    backbone = table_backbone(table, info, options.weights, options.cache_dir, options.table_storage_options)
     target = embedding_target(table, info, backbone)
     sums = _Sums(table.uri, info.contract.to_json())
     for source, planned in plan_retry(table, info.digest, [code.value for code in options.code]).items():

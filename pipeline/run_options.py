@@ -22,7 +22,8 @@ class FeatureOptions(Options):
     weights: str = Field(
         "auto",
         description="Weights of the backbone: 'auto' (the published file, fetched once a node), 'random:SEED' (not "
-        "trained; for trials and tests), or the path or URI of a state dict (.safetensors, .pt, .pth, .tar).",
+        "trained; for trials and tests), or the path or URI of a state dict (.safetensors, .pt, .pth, .tar) or of the "
+        "quantised network of a table (its network/*.safetensors).",
     )
     preprocess: str | None = Field(None, description="Preprocessing preset; unset: the backbone's default.")
     dtype: EmbeddingType = Field("float32", description="Type of the stored embeddings.")
@@ -33,7 +34,9 @@ class EmbeddingOptions(Options):
 
     engine: EngineName = Field("auto", description="What executes the backbone; auto: torch on CUDA, openvino on CPUs.")
     precision: Precision = Field(
-        "auto", description="Arithmetic; auto: fp16 on CUDA, bf16 with openvino where the processor has it, else fp32."
+        "auto",
+        description="Arithmetic; auto: fp16 on CUDA, bf16 with openvino where the processor has it, else fp32. int8 "
+        "are other features: jobs.embed quantises the network of a new table, see docs/backbones.md.",
     )
     device: Device = Field(
         "auto", description="Where the backbone runs; auto: CUDA where the cluster has GPUs now, else CPUs."

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline import cluster, storage
 from pipeline.accounts import judge, log_plan, new_work, redacted, skipped_text, write_manifests
 from pipeline.contract import require_same_features
-from pipeline.engines import require_here
+from pipeline.engines import require_here, suited
 from pipeline.errors import ConfigError, TableError
 from pipeline.progress import ProgressCallback
 from pipeline.run_options import RunOptions, WorkOptions
@@ -75,13 +75,15 @@ def run(
     table, contract = target.table, target.info.contract
     storage.require_folder(table.uri, "--table or --output")
     check_info(table, target.info)
+    engine, precision, device = suited(contract, options.engine, options.precision, options.device)
+    options = options.model_copy(update={"engine": engine, "precision": precision, "device": device})
     reuse = tuple(_open_reused(uri, options, target.info) for uri in options.reuse)
     if cluster.is_local():
         require_here(options.engine, options.precision, options.device)
     if contract.random_weights:
         logger.warning(
             "RANDOM WEIGHTS (%s): the backbone is not trained. Good for a trial; use trained weights for real work.",
-            contract.weights,
+            contract.origin,
         )
     planned = plan()
     table = probe(table)
@@ -162,7 +164,7 @@ def plan_all(options: RunOptions, source: Source, target: Target, opened_with: d
         created = False
         for part in source.refs(unit_size):
             if len(part) and not created:  # a table comes into being once there is something to put in
-                create_table(target.table, target.info)
+                create_table(target.table, target.info, target.network)
                 created = True
             yield part
 

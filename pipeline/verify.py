@@ -37,8 +37,9 @@ class VerifyOptions(Options):
         0.99,
         ge=-1,
         le=1,
-        description="Least cosine similarity of a stored embedding and one that is computed again in float32. Rows of "
-        "fp32 runs agree to 0.99999, of bf16 runs to 0.995, see docs/backbones.md.",
+        description="Least cosine similarity of a stored embedding and one that is computed again in float32, or "
+        "with the table's quantised network. Rows of fp32 runs agree to 0.99999, of bf16 runs to 0.995, see "
+        "docs/backbones.md.",
     )
     weights: str | None = Field(
         None, description="With --sample: weights of the backbone; unset: those that the table's contract names."
@@ -124,14 +125,17 @@ class _Sampler:
         from pipeline.backbones import load_backbone
         from pipeline.engines import load_engine
 
-        contract = info.contract
+        contract, is_quantised = info.contract, info.contract.quantisation is not None
         backbone = load_backbone(
             contract.backbone,
-            self._options.weights or contract.weights,
+            self._options.weights or (self._table.network_uri(contract) if is_quantised else contract.weights),
             str(contract.preprocessing["name"]),
             cache_dir=self._options.cache_dir,
             expected=contract,
+            storage_options=self._options.table_storage_options if self._options.weights is None else None,
         )
+        if is_quantised:
+            return backbone, load_engine(backbone)
         return backbone, load_engine(backbone, "torch", "fp32", device="cpu")
 
     def compare(self, found: Audit) -> dict[str, Any] | None:

@@ -139,6 +139,10 @@ class Table:
         """URI of table.json."""
         return f"{self.uri}/table.json"
 
+    def network_uri(self, contract: FeatureContract) -> str:
+        """URI of the quantised network that the features come from, by its contract."""
+        return f"{self.uri}/network/{contract.weights_sha256[:32]}.safetensors"
+
     def plan_uri(self, sequence: int) -> str:
         """URI of a plan, by its number."""
         return f"{self.uri}/plans/{sequence:06d}.parquet"
@@ -228,8 +232,17 @@ def check_info(table: Table, asked: TableInfo) -> None:
         )
 
 
-def create_table(table: Table, info: TableInfo) -> None:
-    """Write table.json unless it is there; another run may have been quicker, so check again afterwards."""
+def create_table(table: Table, info: TableInfo, network: bytes | None = None) -> None:
+    """Write table.json unless it is there; another run may have been quicker, so check again afterwards.
+
+    Args:
+        table: Where.
+        info: What it says.
+        network: The file of the quantised network that the features come from, if so; written first, and restored
+            where it is missing.
+    """
+    if network is not None and table.store.info(table.network_uri(info.contract)) is None:
+        table.store.put_if_absent(table.network_uri(info.contract), network)
     if not table_exists(table):  # not every store minds the condition, see `pipeline.table.conditions`
         table.store.put_if_absent(table.info_uri, (json.dumps(info.to_json(), indent=2) + "\n").encode())
     check_info(table, info)

@@ -16,8 +16,9 @@ from pipeline.table.audit.files import Content, Part, examine
 from pipeline.table.audit.findings import Findings
 from pipeline.table.audit.holders import NOBODY, Holders
 from pipeline.table.audit.ledger import Account, Held, settle
-from pipeline.table.audit.leftovers import Leftovers, Names, clean, find_leftovers, list_names
+from pipeline.table.audit.leftovers import FOLDERS, Leftovers, Names, clean, find_leftovers, list_names
 from pipeline.table.audit.manifests import Manifests, check_manifests, read_manifests
+from pipeline.table.audit.network import check_network
 from pipeline.table.audit.plans import load_plan, read_plans
 from pipeline.table.manifest import Ledger
 from pipeline.table.plan import Plan, Unit
@@ -87,7 +88,7 @@ def _read_info(table: Table, names: Names, findings: Findings) -> TableInfo | No
             )
     except (TableError, AttributeError, TypeError, ValueError) as error:
         problem = str(error) if isinstance(error, TableError) else f"It is damaged ({error}): restore it."
-        if not any(names.visible(folder) for folder in names.folders):
+        if not any(names.visible(folder) for folder in FOLDERS):
             raise TableError(problem) from None
         findings.add("table", table.info_uri, f"{problem} Nothing else can be checked without it.")
         return None
@@ -128,6 +129,7 @@ class _Audit:
         self._found.unfinished = check_manifests(
             self._table, self._info, manifests, known, self._data, read, self._findings
         )
+        check_network(self._table, self._info, self._findings)
         if remove_after_s is not None:
             clean(self._table, left, remove_after_s, self._is_copied)
         self._note_leftovers(left)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Check = Literal["table", "plans", "ledger", "uniqueness", "files", "manifests", "orphans", "sample"]
+Check = Literal["table", "plans", "ledger", "uniqueness", "files", "manifests", "network", "orphans", "sample"]
 
 #: Breaches of one check that are kept; more of the same kind tell nothing new.
 _KEPT_OF_EACH = 100

@@ -17,7 +17,10 @@ _MANIFEST = re.compile(r"(?P<plan>[0-9]{6,}-[0-9a-f]{12})\.json")
 #: How `pipeline.storage.local` names what it is about to give its name to.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
+#: Folders of what the plans explain.
 FOLDERS = ("manifests", "data", "rejects", "plans")
+#: The folder of the quantised network, which no plan knows of: only what killed writers left in it is looked for.
+_NETWORK = "network"
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ def list_names(table: Table) -> Names:
     A manifest names files that are there, a data file has its rejects file beside it, and its plan was there before
     both; so plans are to be read after this.
     """
-    folders = {folder: table.store.written_at(f"{table.uri}/{folder}") for folder in FOLDERS}
+    folders = {folder: table.store.written_at(f"{table.uri}/{folder}") for folder in (*FOLDERS, _NETWORK)}
     return Names(table.store.written_at(table.uri), folders)
 
 
@@ -105,7 +108,8 @@ def find_leftovers(
         reason = f"{file} is of it" if file else "there are later ones"
         message = f"Expected plan {sequence}, since {reason}; it is missing. Restore it: what it promised isn't known."
         findings.add("plans", table.plan_uri(sequence), message)
-    for place, times in ((table.uri, names.top), *((f"{table.uri}/{each}", names.folders[each]) for each in FOLDERS)):
+    folders = ((f"{table.uri}/{folder}", times) for folder, times in names.folders.items())
+    for place, times in ((table.uri, names.top), *folders):
         left.temporary.update({f"{place}/{name}": at for name, at in times.items() if _TEMPORARY.fullmatch(name)})
     return left, unknown
 
