@@ -26,6 +26,9 @@ from benchmarks.programs import Run, run
 _WHOLE, _PEERS = 1000, 250
 #: Seconds that the long run of jobs.embed should take, by the rates measured before.
 _LONG_S = 40
+#: Few images suffice to calibrate with, and no limits hold, since the weights are random: int8 is as fast with any.
+_INT8 = ("--precision", "int8", "--calibration-images", "32", "--min-int8-cosine", "-1")
+_INT8 += ("--max-int8-accuracy-drop", "100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,12 @@ class Bench:
         count = sum(1 for _ in files(images))
         return Line(name, count / run_.seconds, run_.told.get("images_per_s"), count, run_)
 
-    def embed(self, name: str, images: Path, cache_dir: Path) -> tuple[Line, float]:
+    def embed(self, name: str, images: Path, cache_dir: Path, *more: str) -> tuple[Line, float]:
         """Run jobs.embed; return also the seconds from the command to the first committed unit."""
         table = self._work / f"table-{name.replace(' ', '-')}"
         options = ["--source", str(images), "--table", str(table), "--cache-dir", str(cache_dir)]
-        run_ = self._run("jobs.embed", *options, "--weights", "random:0", "--precision", self._precision, "--json")
+        options += more or ["--precision", self._precision]
+        run_ = self._run("jobs.embed", *options, "--weights", "random:0", "--json")
         first, steady, count = _commits(table, run_.started)
         shutil.rmtree(table)
         return Line(name, count / run_.seconds, steady, count, run_), first
@@ -108,6 +112,9 @@ def measure(folder: Path, images: Path | None, precision: str, peers: bool) -> d
     lines += [cold, whole, bench.contestant("bare loop", "bare_loop", many, precision)]
     long, _ = bench.embed("jobs.embed, long", many, cache)
     lines.append(long)
+    if importlib.util.find_spec("nncf"):
+        int8, _ = bench.embed("jobs.embed, int8", images, cache, *_INT8)
+        lines.append(int8)
     if peers:
         lines.append(bench.contestant("Ray Data's recipe", "ray_recipe", few))
         if importlib.util.find_spec("daft"):
@@ -133,7 +140,8 @@ def _figures(lines: list[Line], rates: dict[str, float], engine: str, images: Pa
     by_name = {line.name: line for line in lines}
     notebook, bare, long = by_name["notebook loop"], by_name["bare loop"], by_name["jobs.embed, long"]
     bound = 1 / (1 / rates["model"] + 1 / rates["decode"])
-    steady = long.steady or long.whole
+    steady, int8 = long.steady or long.whole, by_name.get("jobs.embed, int8")
+    loop = notebook.steady or notebook.whole
     return {
         "machine": f"{os.cpu_count()} x {_processor()}",
         "engine": engine,
@@ -152,10 +160,11 @@ def _figures(lines: list[Line], rates: dict[str, float], engine: str, images: Pa
             }
             for line in lines
         },
-        "steady_over_notebook": steady / (notebook.steady or notebook.whole),
+        "steady_over_notebook": steady / loop,
         "steady_over_bare_loop": steady / (bare.steady or bare.whole),
         "steady_over_bound": steady / bound,
         "whole_over_notebook": by_name["jobs.embed"].whole / notebook.whole,
+        "int8_over_notebook": (int8.steady or int8.whole) / loop if int8 else None,
     }
 
 
@@ -187,8 +196,10 @@ def show(figures: dict[str, Any]) -> None:
         ("steady_over_bare_loop", "steady, over the bare loop"),
         ("steady_over_bound", "steady, over the bound"),
         ("whole_over_notebook", "whole run of 1,000, over the notebook loop"),
+        ("int8_over_notebook", "steady in int8, over the notebook loop"),
     ):
-        print(f"{text:45}{figures[key]:8.2f}")
+        if figures[key] is not None:
+            print(f"{text:45}{figures[key]:8.2f}")
     print(f"{'first committed unit after':45}{figures['first_commit_s']:8.1f} s")
     print(f"{'the same, with nothing cached':45}{figures['first_commit_cold_s']:8.1f} s")
 

@@ -14,7 +14,8 @@ from pipeline.backbones import find_preset
 from pipeline.images import Limits, decode
 from pipeline.int8.sample import Sample, draw_sample
 from pipeline.refs import REF_SCHEMA, SOURCE_NAMES
-from pipeline.sources import Fetched, open_source
+from pipeline.sources import Fetched
+from pipeline.sources.detect import open_source
 from pipeline.sources.options import SourceOptions
 from tests import samples
 from tests.forms import FORMS
