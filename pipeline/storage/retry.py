@@ -50,7 +50,8 @@ def retried(function: Function) -> Function:
         except Exception as error:
             if not may_pass(error):
                 raise
-            attempts = chain([_raiser(error)], repeat(partial(function, *args, **kwargs)))
+            again: Callable[[], Any] = partial(function, *args, **kwargs)
+            attempts = chain([_raiser(error)], repeat(again))
         policy = Retrying(
             stop=stop_after_attempt(ATTEMPTS), wait=_wait, retry=retry_if_exception(may_pass), reraise=True
         )
