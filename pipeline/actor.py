@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,8 @@ from pipeline import storage
 from pipeline.backbones import Preprocessing, load_backbone
 from pipeline.contract import FeatureContract
 from pipeline.cores import keep_to_a_share
-from pipeline.engines import Engine, load_engine
+from pipeline.engines import Engine, load_engine, load_file_engine
+from pipeline.images import Limits
 from pipeline.layout import EngineSpec, Layout
 from pipeline.monitor import EmbedReporter
 from pipeline.stages.embed import embed_unit, give_up
@@ -39,7 +41,7 @@ class BackboneSpec:
     cache_dir: str
     storage_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self, spec: EngineSpec, layout: Layout) -> Engine:
+    def load(self, spec: EngineSpec, layout: Layout, limits: Limits) -> Engine:
         """Make the backbone ready to execute here.
 
         Raises:
@@ -54,7 +56,7 @@ class BackboneSpec:
             expected=self.contract,
             storage_options=self.storage_options,
         )
-        return load_engine(
+        engine = load_engine(
             loaded,
             layout.engine,
             spec.precision,
@@ -63,20 +65,28 @@ class BackboneSpec:
             num_threads=layout.num_threads,
             cache_dir=self.cache_dir,
         )
+        return load_file_engine(engine, loaded, limits) if spec.decode == "gpu" else engine
 
 
 class EmbedActor:
-    """Holds a loaded engine and embeds the units that come by."""
+    """Holds a loaded engine and embeds the units that come by, maybe from several threads (`Layout.units_at_once`)."""
 
     def __init__(
-        self, backbone: BackboneSpec, spec: EngineSpec, layout: Layout, embedding_type: pa.DataType, companion: Any
+        self,
+        backbone: BackboneSpec,
+        spec: EngineSpec,
+        layout: Layout,
+        embedding_type: pa.DataType,
+        companion: Any,
+        limits: Limits,
     ) -> None:
         self._embedding_type, self._report = embedding_type, EmbedReporter(companion)
+        self._turn = threading.Lock()
         self._engine: Engine | Exception
         try:
             if layout.num_threads is not None:
                 keep_to_a_share(layout.num_threads)
-            self._engine = backbone.load(spec, layout)
+            self._engine = backbone.load(spec, layout, limits)
         except Exception as error:  # what a constructor raises, Ray buries; so each unit brings it to the driver
             storage.log_traceback(logger, "The engine can't be loaded.")
             self._engine = error
@@ -86,6 +96,6 @@ class EmbedActor:
         if isinstance(self._engine, Exception):
             return give_up(block, self._embedding_type, self._engine)
         try:
-            return embed_unit(self._engine, block, self._embedding_type, self._report)
+            return embed_unit(self._engine, block, self._embedding_type, self._report, self._turn)
         finally:
             self._report.flush()

@@ -26,8 +26,8 @@ _MAX_SEGMENTS = 65_536
 #: the last row (2 s for each MB), and OpenCV's GIF decoder sets up its table anew at each clear code (8 s for each MB).
 _SPARE_BYTES = 65_536
 
-_SOS, _EOI = 0xDA, 0xD9
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+SOS, EOI = 0xDA, 0xD9
+FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # A marker with a segment: no stuffed or fill byte, and neither TEM nor RST0 to RST7, which have no length.
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -41,13 +41,13 @@ def jpeg_size(data: bytes) -> Size:
     """
     size: Size | None = None
     scan = len(data)
-    for marker, position in _segments(data, 2):
-        if marker == _SOS:
+    for marker, position in segments(data, 2):
+        if marker == SOS:
             scan = position
             break
-        if marker == _EOI:
+        if marker == EOI:
             raise damaged("The JPEG ends before its pixels.")
-        if marker in _FRAME_HEADERS and position + 7 <= len(data):
+        if marker in FRAME_HEADERS and position + 7 <= len(data):
             if size is not None:
                 raise damaged("The JPEG has two frame headers.")
             height, width = struct.unpack_from(">HH", data, position + 3)
@@ -62,8 +62,12 @@ def jpeg_size(data: bytes) -> Size:
     return size
 
 
-def _segments(data: bytes, position: int) -> Iterator[tuple[int, int]]:
-    """Yield each segment's marker and the place of its length, stepping as libjpeg does (jdmarker.c, skip_variable)."""
+def segments(data: bytes, position: int) -> Iterator[tuple[int, int]]:
+    """Yield each segment's marker and the place of its length, stepping as libjpeg does (jdmarker.c, skip_variable).
+
+    Raises:
+        ImageReject: There are more than any camera writes.
+    """
     for _ in range(_MAX_SEGMENTS):
         found = _SEGMENT.search(data, position)
         if found is None:
@@ -75,8 +79,8 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int]]:
 
 
 def _num_scans(data: bytes, position: int) -> int:
-    markers = (marker for marker, _ in _segments(data, position))
-    return sum(marker == _SOS for marker in takewhile(lambda marker: marker != _EOI, markers))
+    markers = (marker for marker, _ in segments(data, position))
+    return sum(marker == SOS for marker in takewhile(lambda marker: marker != EOI, markers))
 
 
 def png_size(data: bytes) -> Size:

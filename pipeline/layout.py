@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.choices import Device, EngineName, Precision
+from pipeline.choices import Decoder, Device, EngineName, Precision
 from pipeline.cluster import Resources
 from pipeline.engines import choose_engine, cuda_here
 from pipeline.errors import ConfigError
@@ -22,9 +22,12 @@ _CUDA_ACTOR_CPUS = 0.5
 #: Cores that a CPU engine needs for one that decodes for it, at least: a core decodes 700 photographs/s, and computes
 #: the embeddings of 25 to 120 (AMX).
 _CORES_PER_READER = 4
-#: Decoded units that may wait for each GPU, besides those that are being read on all cores: it embeds a unit in a tenth
-#: of a second, so what many cores decode gets ready in bursts.
-_UNITS_WAITING_FOR_A_GPU = 4
+#: Decoded units that may wait for each GPU, what its actor has begun besides the first included, and besides those that
+#: are being read on all cores: it embeds a unit in a tenth of a second, so what many cores decode gets ready in bursts.
+_UNITS_WAITING_FOR_A_GPU = 6
+#: What surrounds the engine, blocks in and out of the object store and columns, takes some 30 ms a unit of 1,024 images,
+#: for which a fast GPU takes 70: so while it has one unit, the next is made ready and the last one put away.
+_UNITS_AT_ONCE = {"cpu": 1, "cuda": 2}
 #: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading. Nor may those whose units
 #: were lost with a node, and wait to be computed again, hold up the others.
 COMMIT_CPUS = 0.02
@@ -40,6 +43,7 @@ class EngineSpec:
     engine: EngineName = "auto"
     precision: Precision = "auto"
     device: Device = "auto"
+    decode: Decoder = "cpu"
     batch_size: int | None = None
     num_actors: int | None = None
     num_threads: int | None = None
@@ -60,6 +64,7 @@ class Layout:
         num_threads: CPU threads of one engine.
         units_ahead: Units that may be decoded or being read ahead of each actor.
         units_before: Units that may be decoded or being read, besides one for each actor, until one is embedded.
+        units_at_once: Units that an actor works on; its engine has one of them at a time.
         max_reads: Read tasks at once, at most; None: as many as there are CPUs for, also on nodes that join.
     """
 
@@ -73,6 +78,7 @@ class Layout:
     num_threads: int | None
     units_ahead: int
     units_before: int
+    units_at_once: int
     max_reads: int | None
 
 
@@ -92,26 +98,20 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
         ConfigError: The cluster has not what was asked for, and never will.
     """
     engine, device = choose_engine(spec.engine, spec.device, cluster.num_gpus > 0 and (can_grow or cuda_here()))
+    if spec.decode == "gpu" and device != "cuda":
+        raise ConfigError("Asked for --decode gpu, but the backbone runs on CPUs. Use --decode cpu, or --device cuda.")
     actors = room_for_actors(spec, device, cluster)
     most = spec.num_actors or (None if can_grow else actors)
     commits = max(_COMMITS_PER_NODE * cluster.num_cpu_nodes, _COMMITS_WHERE_NODES_JOIN if can_grow else 0)
+    at_once, reads = _UNITS_AT_ONCE[device], None if can_grow else max(1, int(cluster.num_cpus))
     if device == "cuda":
         if cluster.num_gpus < 1 and not can_grow:
             raise ConfigError("Asked for --device cuda, but Ray finds no GPU on this machine. Use --device cpu.")
         read_cpus = min(1.0, cluster.cpus_per_node / 4)
         ahead = _UNITS_WAITING_FOR_A_GPU + int(cluster.num_cpus / max(1.0, cluster.num_gpus))
+        before = ahead * actors
         return Layout(
-            engine,
-            device,
-            actors,
-            most,
-            _CUDA_ACTOR_CPUS,
-            read_cpus,
-            commits,
-            num_threads=None,
-            units_ahead=ahead,
-            units_before=ahead * actors,
-            max_reads=None if can_grow else max(1, int(cluster.num_cpus)),
+            engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, commits, None, ahead, before, at_once, reads
         )
     if cluster.num_cpus < 1 and not can_grow:
         raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")
@@ -120,18 +120,10 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     cpus = round(half + _OVER_HALF_CPUS if per_node == 1 else max(0.1, (half - COMMIT_CPUS) / per_node), 2)
     threads = spec.num_threads or max(1, int(cluster.cpus_per_node // per_node))
     read_cpus = _READ_CPUS_BESIDE_CPU_ENGINE if cluster.cpus_per_node >= 2 else _READ_CPUS_ON_ONE_CPU
+    ahead = max(1, int(cluster.cpus_per_node / per_node / _CORES_PER_READER))
+    before = cluster.num_cpu_nodes
     return Layout(
-        engine,
-        device,
-        actors,
-        most,
-        cpus,
-        read_cpus,
-        commits,
-        num_threads=threads,
-        units_ahead=max(1, int(cluster.cpus_per_node / per_node / _CORES_PER_READER)),
-        units_before=cluster.num_cpu_nodes,
-        max_reads=None if can_grow else max(1, int(cluster.num_cpus)),
+        engine, device, actors, most, cpus, read_cpus, commits, threads, ahead, before, at_once, reads
     )
 
 

@@ -60,23 +60,27 @@ class Monitor:
 
 
 class EmbedReporter:
-    """Adds up counts in an embed actor and sends them to the companion a few times a second at most."""
+    """Adds up counts of an embed actor's threads and sends them to the companion a few times a second at most."""
 
     def __init__(self, companion: Any) -> None:
         self._companion, self._waiting, self._sent_at = companion, 0, 0.0
+        self._lock = threading.Lock()
 
     def __call__(self, images: int) -> None:
         """Count some images."""
-        self._waiting += images
-        now = time.monotonic()
-        if now - self._sent_at >= _REPORT_EVERY_S:
+        with self._lock:
+            self._waiting += images
+            is_time = time.monotonic() - self._sent_at >= _REPORT_EVERY_S
+        if is_time:
             self.flush()
 
     def flush(self) -> None:
         """Send what has not been sent."""
-        if self._waiting:
-            self._companion.add.remote(embedded=self._waiting)
-            self._waiting, self._sent_at = 0, time.monotonic()
+        with self._lock:
+            waiting, self._waiting = self._waiting, 0
+            self._sent_at = time.monotonic() if waiting else self._sent_at
+        if waiting:
+            self._companion.add.remote(embedded=waiting)
 
 
 class ReadReporter:

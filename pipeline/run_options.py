@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.choices import Device, EmbeddingType, EngineName, Precision
+from pipeline.choices import Decoder, Device, EmbeddingType, EngineName, Precision
 from pipeline.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from pipeline.options import Options
 from pipeline.storage import default_cache_dir
@@ -40,6 +40,10 @@ class EmbeddingOptions(Options):
     )
     device: Device = Field(
         "auto", description="Where the backbone runs; auto: CUDA where the cluster has GPUs now, else CPUs."
+    )
+    decode: Decoder = Field(
+        "cpu",
+        description="What decodes usual JPEGs; gpu: that which runs the backbone (needs torchvision), CPUs the others.",
     )
     num_actors: int | None = Field(
         None,

@@ -79,7 +79,7 @@ def run(
     options = options.model_copy(update={"engine": engine, "precision": precision, "device": device})
     reuse = tuple(_open_reused(uri, options, target.info) for uri in options.reuse)
     if cluster.is_local():
-        require_here(options.engine, options.precision, options.device)
+        require_here(options.engine, options.precision, options.device, options.decode)
     if contract.random_weights:
         logger.warning(
             "RANDOM WEIGHTS (%s): the backbone is not trained. Good for a trial; use trained weights for real work.",

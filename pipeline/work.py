@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import ray
@@ -70,7 +71,8 @@ class _Run:
 
     Every unit that a pass tries gives a report, unless its process died twice (see `pipeline.graph`), or the pass was
     ended early: by the watchdog, since nothing moved any more, or by Ray. Of the units without a report, those that
-    were being read are read one image after the other in the next pass, each image in a process of its own.
+    were being read are read one image after the other in the next pass, each image in a process of its own. GPUs decode
+    in the first pass only: what is left after it must not be there because of what an image does to such a decoder.
     """
 
     def __init__(self, task: Task, options: WorkOptions, can_grow: bool, outcome: Outcome) -> None:
@@ -87,6 +89,7 @@ class _Run:
             options.engine,
             options.precision,
             options.device,
+            options.decode,
             options.batch_size,
             options.num_actors,
             options.num_threads,
@@ -137,6 +140,8 @@ class _Run:
         bound = {report.name for report in outcome.reports if report.bound} & {unit.name for unit in left}
         suspects = self._being_read() & silent
         further = len(left) < len(self.pending) or self._watchdog.lost_a_node or not suspects <= self._alone
+        if self._spec.decode == "gpu":
+            self._spec, further = replace(self._spec, decode="cpu"), True
         for name in sorted(silent):
             what = "reading it" if name in suspects else "embedding or committing it"
             outcome.troubles[name] = ended or self._why_silent(what)

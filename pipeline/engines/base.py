@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import ImageReject
 from pipeline.images import Pixels
 
 Embeddings = NDArray[np.float32]
@@ -23,12 +24,14 @@ class EngineInfo:
         precision: The arithmetic that was really used: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         device: The processor's or accelerator's own name.
         batch_size: Images in one call of the network.
+        decode: What decoded the images that it can decode itself: ``cpu`` or ``gpu``.
     """
 
     engine: str
     precision: str
     device: str
     batch_size: int
+    decode: str = "cpu"
 
 
 class Engine(Protocol):
@@ -46,6 +49,21 @@ class Engine(Protocol):
 
         Yields:
             float32 of shape (B, D) for each batch, in order.
+        """
+
+
+@runtime_checkable
+class FileEngine(Engine, Protocol):
+    """An engine that also decodes images, on its device."""
+
+    def embed_files(self, batches: Iterable[Sequence[bytes]]) -> Iterator[tuple[Embeddings, dict[int, ImageReject]]]:
+        """Decode, resize, crop and embed image files.
+
+        Args:
+            batches: Images that `pipeline.jpegs.size_for_gpu` accepts, ``info.batch_size`` of them or fewer.
+
+        Yields:
+            float32 of shape (n, D) for each batch, in order, and why images can't be decoded, by their places in it.
         """
 
 

@@ -7,11 +7,12 @@ import os
 import sys
 
 from pipeline.backbones import Backbone
-from pipeline.choices import Device, EngineName, Precision
+from pipeline.choices import Decoder, Device, EngineName, Precision
 from pipeline.contract import FeatureContract
-from pipeline.engines.base import Engine
+from pipeline.engines.base import Engine, FileEngine
 from pipeline.engines.openvino import OpenVINOEngine, choose_precision, import_openvino
 from pipeline.errors import ConfigError
+from pipeline.images import Limits
 
 #: What Linux calls devices that may be PyTorch's CUDA: NVIDIA's cards and Jetsons, a Windows host's, AMD's.
 _GPU_DEVICES = ("/dev/nvidia*", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
@@ -49,7 +50,7 @@ def cuda_here() -> bool:
     return torch.cuda.is_available()
 
 
-def require_here(engine: EngineName, precision: Precision, device: Device) -> None:
+def require_here(engine: EngineName, precision: Precision, device: Device, decode: Decoder = "cpu") -> None:
     """Refuse at once what this machine can't do, before anything is written.
 
     Raises:
@@ -60,6 +61,10 @@ def require_here(engine: EngineName, precision: Precision, device: Device) -> No
         from pipeline.engines.torch import require_cuda
 
         require_cuda()
+    if decode == "gpu" and device == "cuda":
+        from pipeline.engines.files import nvjpeg
+
+        nvjpeg()
     if engine == "openvino" and precision not in ("auto", "fp32"):
         choose_precision(import_openvino().Core(), precision)
 
@@ -132,7 +137,8 @@ def load_engine(
         batch_size: Images in one call; None for the engine's default.
         device: Where; ``auto`` is CUDA where there is any.
         num_threads: CPU threads; None for all cores that this process may use.
-        cache_dir: Folder where converted networks are kept for the next time; None: nowhere.
+        cache_dir: Folder where converted networks, and what was found out about the device, are kept for the next time;
+            None: nowhere.
 
     Raises:
         ConfigError: This machine can't do what was asked for.
@@ -145,4 +151,23 @@ def load_engine(
         return OpenVINOEngine(backbone, precision, batch_size, threads, cache_dir)
     from pipeline.engines.torch import TorchEngine
 
-    return TorchEngine(backbone, precision, batch_size, threads, device_name)
+    return TorchEngine(backbone, precision, batch_size, threads, device_name, cache_dir)
+
+
+def load_file_engine(engine: Engine, backbone: Backbone, limits: Limits) -> FileEngine:
+    """Have an engine on CUDA decode images, too.
+
+    Args:
+        engine: What `load_engine` returned.
+        backbone: What it executes.
+        limits: What a single image may cost.
+
+    Raises:
+        ConfigError: The engine is no such engine, there is no decoder, or it can't do this backbone's preprocessing.
+    """
+    from pipeline.engines.files import TorchFileEngine, nvjpeg
+    from pipeline.engines.torch import TorchEngine
+
+    if not isinstance(engine, TorchEngine) or engine.device != "cuda":
+        raise ConfigError(f"Asked for --decode gpu, but the backbone runs on {engine.info.device}. Use --decode cpu.")
+    return TorchFileEngine(engine, backbone.preprocessing, limits, nvjpeg())

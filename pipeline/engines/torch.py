@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
 import torch
 
 from pipeline.backbones import Backbone
 from pipeline.engines.base import Embeddings, EngineInfo
-from pipeline.engines.normalised import Normalised
+from pipeline.engines.ring import Batch, Ring
+from pipeline.engines.scaled import Scaled
 from pipeline.errors import ConfigError
-from pipeline.images import Pixels
 
-logger = logging.getLogger(__name__)
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-#: Images a call. On CUDA large enough to fill a data-centre GPU with ResNet-50; halved where memory doesn't suffice.
-DEFAULT_BATCH_SIZE = {"cpu": 16, "cuda": 256}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: Images a call on a CPU; on CUDA it is found out.
+_CPU_BATCH_SIZE = 16
 
 
 def require_cuda() -> None:
@@ -37,10 +32,20 @@ def require_cuda() -> None:
 
 
 class TorchEngine:
-    """A backbone run by PyTorch: channels-last, autocast below float32, normalisation on the device."""
+    """A backbone run by PyTorch: batch norms folded, channels last, weights cast once, normalised on the device.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+    """
 
     def __init__(
-        self, backbone: Backbone, precision: str, batch_size: int | None, num_threads: int, device: str
+        self,
+        backbone: Backbone,
+        precision: str,
+        batch_size: int | None,
+        num_threads: int,
+        device: str,
+        cache_dir: str | None = None,
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -48,56 +53,50 @@ class TorchEngine:
             require_cuda()
         if precision == "auto":
             precision = "fp16" if device == "cuda" else "fp32"
-        if device == "cpu":
-            torch.set_num_threads(num_threads)
-            name = platform.processor() or platform.machine()
-        else:
+        self._model = Scaled(backbone, _DTYPES[precision]).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if device == "cuda":
+            from pipeline.engines.cuda import CudaNetwork
+
             name = torch.cuda.get_device_name()
-            torch.backends.cudnn.benchmark = True  # one input shape, so the search for kernels pays
-            if precision == "fp32":  # TF32 keeps 10 bits of mantissa: not what fp32 says
-                torch.backends.cudnn.allow_tf32 = False
-                torch.backends.cuda.matmul.allow_tf32 = False
-        self._device, self._dtype = device, _DTYPES.get(precision)
-        self._model = Normalised(backbone).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._sub_batch = batch_size or DEFAULT_BATCH_SIZE[device]
-        self._info = EngineInfo("torch", precision, name, self._sub_batch)
+            network = CudaNetwork(self._model, backbone)
+            size = batch_size or network.best_batch_size(precision, cache_dir)
+            self._ring = Ring(network.lanes, size)
+        else:
+            name = platform.processor() or platform.machine()
+            torch.set_num_threads(num_threads)
+            size = batch_size or _CPU_BATCH_SIZE
+            self._ring = Ring(lambda _: [_HostLane(self)], size)
+        self.device = device
+        self._info = EngineInfo("torch", precision, name, size)
 
     @property
     def info(self) -> EngineInfo:
         """Say what executes."""
         return self._info
 
-    def embed_batches(self, batches: Iterable[Pixels]) -> Iterator[Embeddings]:
+    def embed_batches(self, batches: Iterable[Batch]) -> Iterator[Embeddings]:
         """Embed batches of exactly ``info.batch_size`` images; see `pipeline.engines.base.Engine`.
 
-        Where the device's memory doesn't suffice, the batch is cut in halves until it does, and stays so.
+        They may be tensors on the engine's device, too.
         """
-        return map(self._embed_batch, batches)
+        return self._ring.embed_batches(batches)
 
-    def _embed_batch(self, pixels: Pixels) -> Embeddings:
-        while True:
-            try:
-                parts = [
-                    self._forward(pixels[start : start + self._sub_batch])
-                    for start in range(0, len(pixels), self._sub_batch)
-                ]
-                return np.concatenate(parts)
-            except torch.cuda.OutOfMemoryError:
-                if self._sub_batch == 1:
-                    raise
-                self._sub_batch = max(1, self._sub_batch // 2)
-                logger.warning("The device's memory doesn't suffice; going on with %d images at once.", self._sub_batch)
-                torch.cuda.empty_cache()
+    def _forward(self, pixels: Batch) -> Embeddings:
+        if not isinstance(pixels, torch.Tensor):
+            pixels = torch.tensor(pixels)  # a copy: the pixels lie in read-only shared memory
+        with torch.inference_mode():
+            embeddings: Embeddings = self._model(pixels).numpy()
+        return embeddings
 
-    def _forward(self, pixels: Pixels) -> Embeddings:
-        batch = torch.tensor(pixels)  # a copy: the pixels lie in read-only shared memory
-        if self._device == "cuda":
-            batch = batch.pin_memory().to(self._device, non_blocking=True)
-        with torch.inference_mode(), self._autocast():
-            features: Embeddings = self._model(batch).float().cpu().numpy()
-        return features
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._dtype is None:
-            return nullcontext()
-        return torch.autocast(self._device, dtype=self._dtype)
+class _HostLane:
+    """A CPU's only lane: it has computed a batch as soon as it has taken it."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self._engine = engine
+
+    def submit(self, pixels: Batch) -> None:
+        self._embeddings = self._engine._forward(pixels)
+
+    def collect(self) -> Embeddings:
+        return self._embeddings

@@ -49,11 +49,19 @@ class Rows:
         self.uris: list[str] = []
         self.first: dict[str, int] = {}
         self._lengths: list[int] = []
+        self._encoded: list[bytes | None] = []
         self._data, self._used, self._expected = np.empty(0, np.uint8), 0, num_images
 
-    def add(self, uri: str, outcome: dict[str, Any], pixels: NDArray[np.uint8] | None = None) -> None:
-        """Add an image: what is known of it, and what is to be embedded of it, if anything."""
+    def add(
+        self,
+        uri: str,
+        outcome: dict[str, Any],
+        pixels: NDArray[np.uint8] | None = None,
+        encoded: bytes | None = None,
+    ) -> None:
+        """Add an image: what is known of it, and what is to be embedded of it, if anything: pixels, or the file."""
         self.uris.append(uri)
+        self._encoded.append(encoded)
         self.outcomes.append({**dict.fromkeys(_OUTCOME.names), **outcome})
         self._lengths.append(0 if pixels is None else pixels.size)
         if pixels is not None:
@@ -71,6 +79,10 @@ class Rows:
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self._data[: self._used])]
         return pa.Array.from_buffers(pa.large_binary(), len(self._lengths), buffers)
+
+    def encoded_column(self) -> pa.Array:
+        """Return the files of the images that are still to be decoded, null for all others."""
+        return pa.array(self._encoded, pa.large_binary())
 
 
 def make_block(
@@ -116,7 +128,7 @@ def make_block(
     if container or not present:  # of a container, all rows come from the one ref; and where there is none, it is null
         replaces = constant(replaces[0].as_py() if container else None, pa.string(), length)
     columns["replaces"] = replaces
-    columns["pixels"] = rows.pixel_column()
+    columns["pixels"], columns["encoded"] = rows.pixel_column(), rows.encoded_column()
     constants: list[tuple[str, Any, pa.DataType]] = [
         ("plan", unit.plan, pa.string()),
         ("unit", unit.number, pa.int64()),

@@ -6,7 +6,8 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,8 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.engines import Engine, embed_by_batches
-from pipeline.errors import RejectCode
+from pipeline.engines import Embeddings, Engine, FileEngine, embed_by_batches
+from pipeline.errors import ImageReject, RejectCode
 from pipeline.failpoints import reach
 from pipeline.failures import Verdict, find
 from pipeline.stages.block import constant
@@ -28,19 +29,24 @@ logger = logging.getLogger(__name__)
 
 
 def embed_unit(
-    engine: Engine, block: pa.Table, embedding_type: pa.DataType, on_batch: Callable[[int], None]
+    engine: Engine,
+    block: pa.Table,
+    embedding_type: pa.DataType,
+    on_batch: Callable[[int], None],
+    turn: AbstractContextManager[object] | None = None,
 ) -> pa.Table:
     """Embed a unit's good images.
 
     Args:
-        engine: What executes the backbone.
+        engine: What executes the backbone; one that takes files, too, if any were left to be decoded by it.
         block: What `read_unit` returned.
         embedding_type: Arrow type of the embedding column, a fixed-size list of float32 or float16.
         on_batch: Called with a number of images whenever so many more are done, rejects included.
+        turn: Held while the engine is at work, where several units are embedded in one process.
 
     Returns:
-        The block with ``embedding``, ``hopeless`` and ``engine`` instead of ``pixels`` and ``vector``, and more
-        ``costs``. Rejects have zeros as embedding.
+        The block with ``embedding``, ``hopeless`` and ``engine`` instead of ``pixels``, ``encoded`` and ``vector``, and
+        more ``costs``. Rejects have zeros as embedding.
     """
     began, start = time.time(), time.perf_counter()
     engine_s = 0.0
@@ -50,13 +56,22 @@ def embed_unit(
     name = unit_name(block["plan"][0].as_py(), block["unit"][0].as_py())
     reach("embed", name)
     outcome = {name: block[name].to_pylist() for name in ("stage", "code", "message")}
-    to_embed = np.flatnonzero(np.asarray(pc.greater(pc.binary_length(block["pixels"]), 0)))
+    decoded, encoded = (np.flatnonzero(np.asarray(a)) for a in (_has_pixels(block), pc.is_valid(block["encoded"])))
+    to_embed = np.concatenate([decoded, encoded])
     if trouble is None:
+        rejects: dict[int, ImageReject] = {}
         try:
-            engine_s = _embed_rows(engine, block["pixels"].combine_chunks(), to_embed, embeddings, on_batch)
+            with turn or nullcontext():
+                vectors = _from_pixels(engine, block["pixels"].combine_chunks(), decoded)
+                engine_s = _fill(embeddings, decoded, vectors, on_batch)
+                if len(encoded):
+                    assert isinstance(engine, FileEngine), "files are left to engines that decode"
+                    vectors = _from_files(engine, block["encoded"].take(pa.array(encoded)), encoded, rejects)
+                    engine_s += _fill(embeddings, encoded, vectors, on_batch)
         except Exception as error:  # an engine may raise anything; the unit stays pending and says why
             storage.log_traceback(logger, "The engine failed.")
             trouble = storage.explained(error, f"The engine {engine.info.engine} failed")
+        _note_rejects(block, rejects, outcome)
         _copy_known(block, embeddings)
         for i in np.flatnonzero(~np.isfinite(embeddings).all(axis=1)):
             outcome["stage"][i], outcome["code"][i] = "embed", RejectCode.NON_FINITE.value
@@ -80,6 +95,19 @@ def embed_unit(
         actor=f"{platform.node()}:{os.getpid()}",
     )
     return _finish(with_costs(block, costs), embeddings, embedding_type, trouble, False, info)
+
+
+def _has_pixels(block: pa.Table) -> pa.ChunkedArray:
+    return pc.greater(pc.binary_length(block["pixels"]), 0)
+
+
+def _note_rejects(block: pa.Table, rejects: dict[int, ImageReject], outcome: dict[str, list[str | None]]) -> None:
+    """Note why the engine couldn't decode images, by their rows, and the same for those that occur again in the unit."""
+    copies = ((i, rejects.get(first)) for i, first in enumerate(block["copy_of"].to_pylist()) if first is not None)
+    for i, reject in [*rejects.items(), *copies]:
+        if reject is not None:
+            outcome["stage"][i], outcome["code"][i] = reject.stage, reject.code.value
+            outcome["message"][i] = reject.message
 
 
 def _copy_known(block: pa.Table, embeddings: NDArray[Any]) -> None:
@@ -114,10 +142,10 @@ def _finish(
     engine: str,
 ) -> pa.Table:
     values = pa.array(embeddings.reshape(-1), embedding_type.value_type)
-    computed = pc.greater(pc.binary_length(block["pixels"]), 0)
+    computed = pc.or_(_has_pixels(block), pc.is_valid(block["encoded"]))
     return (
         block.append_column("computed", computed)
-        .drop_columns(["pixels", "vector", "trouble"])
+        .drop_columns(["pixels", "encoded", "vector", "trouble"])
         .append_column("trouble", constant(trouble, pa.string(), len(block)))
         .append_column("hopeless", constant(hopeless, pa.bool_(), len(block)))
         .append_column("engine", constant(engine, pa.string(), len(block)))
@@ -125,26 +153,43 @@ def _finish(
     )
 
 
-def _embed_rows(
-    engine: Engine,
-    column: pa.Array,
-    rows: NDArray[np.int64],
+def _from_pixels(engine: Engine, column: pa.Array, rows: NDArray[np.int64]) -> Iterator[Embeddings]:
+    """Embed the pixels of some rows, which lie one behind the other in the column's buffer."""
+    if not len(rows):
+        return iter(())
+    offsets = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1, 8 * column.offset)
+    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    side = round((len(data) // len(rows) // 3) ** 0.5)
+    return embed_by_batches(engine, data.reshape(len(rows), side, side, 3))
+
+
+def _from_files(
+    engine: FileEngine, files: pa.ChunkedArray, rows: NDArray[np.int64], rejects: dict[int, ImageReject]
+) -> Iterator[Embeddings]:
+    """Decode and embed the files of some rows; ``rejects`` gets, by their rows, those that can't be decoded."""
+    size = engine.info.batch_size
+    batches = (files.slice(start, size).to_pylist() for start in range(0, len(files), size))
+    done = 0
+    for vectors, rejected in engine.embed_files(batches):
+        vectors[list(rejected)] = 0
+        rejects.update((int(rows[done + place]), reject) for place, reject in rejected.items())
+        done += len(vectors)
+        yield vectors
+
+
+def _fill(
     embeddings: NDArray[Any],
+    rows: NDArray[np.int64],
+    batches: Iterator[Embeddings],
     on_batch: Callable[[int], None],
 ) -> float:
-    """Embed the pixels of some rows, which lie one behind the other in the column's buffer.
+    """Put what the engine gives, batch by batch, into some rows.
 
     Returns:
         Seconds in the engine.
     """
-    if not len(rows):
-        return 0.0
-    offsets = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1, 8 * column.offset)
-    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    side = round((len(data) // len(rows) // 3) ** 0.5)
-    pixels = data.reshape(len(rows), side, side, 3)
     done, seconds, began = 0, 0.0, time.perf_counter()
-    for vectors in embed_by_batches(engine, pixels):
+    for vectors in batches:
         seconds += time.perf_counter() - began
         part = rows[done : done + len(vectors)]
         with np.errstate(over="ignore"):  # float16 overflow shows as infinity, and then as a reject

@@ -17,6 +17,7 @@ from pipeline.errors import ImageReject
 from pipeline.failpoints import reach
 from pipeline.images import Limits, Pixels
 from pipeline.isolation import IsolatedDecoder
+from pipeline.jpegs import size_for_gpu
 from pipeline.preprocessing import Decode, Preprocessing, decode_and_crop
 from pipeline.sources import Fetched, Source
 from pipeline.stages.block import Rows, make_block
@@ -71,6 +72,7 @@ def read_unit(
     memory: Memory | None = None,
     on_images: Callable[[int], None] | None = None,
     decode: Decode | None = None,
+    for_gpu: bool = False,
 ) -> pa.Table:
     """Read, decode, resize and crop a unit's images.
 
@@ -83,12 +85,13 @@ def read_unit(
         memory: What has been embedded before; such images are not decoded.
         on_images: Called with a number of images whenever so many more are read.
         decode: From an image's bytes to its pixels, by this preprocessing and these limits; unset: in this process.
+        for_gpu: Whether images that a GPU can decode are left to it.
 
     Returns:
         The unit's block. For each image: uri, label, split; ``extras``, a struct of the extra columns, if there are
         any; sha256, width, height; the outcome columns; ``copy_of``, the row of the same image in this block;
         ``vector``, the embedding where it is known; ``pixels``, uint8 of shape (crop, crop, 3), BGR, or no bytes where
-        there is nothing to embed. And on every row: plan, unit, num_images, container, replaces, trouble, costs;
+        there are none; ``encoded``, the file of an image that a GPU is to decode, else null. And on every row: plan, unit, num_images, container, replaces, trouble, costs;
         ``present`` is false on the one row of a unit that has no images.
     """
     start = time.perf_counter()
@@ -108,7 +111,7 @@ def read_unit(
         if not batch:
             break
         num_bytes += sum(len(image.data) for image in batch if isinstance(image.data, bytes))
-        _take(rows, batch, decode, limits, memory)
+        _take(rows, batch, decode, limits, memory, for_gpu)
         if on_images is not None:
             on_images(len(batch))
     known = reading.rows() if trouble is None else None
@@ -136,8 +139,10 @@ class _Timed:
             self.seconds += time.perf_counter() - start
 
 
-def _take(rows: Rows, batch: list[Fetched], decode: Decode, limits: Limits, memory: Memory | None) -> None:
-    """Decode what is neither a reject, nor known from this unit or from another."""
+def _take(
+    rows: Rows, batch: list[Fetched], decode: Decode, limits: Limits, memory: Memory | None, for_gpu: bool
+) -> None:
+    """Decode, or leave to the GPU, what is neither a reject, nor known from this unit or from another."""
     digests = [_sha256(image.data, limits) for image in batch]
     unknown = sorted({sha for sha in digests if sha is not None and sha not in rows.first})
     found = dict(zip(unknown, memory.find(unknown), strict=True)) if memory is not None and unknown else {}
@@ -160,8 +165,11 @@ def _take(rows: Rows, batch: list[Fetched], decode: Decode, limits: Limits, memo
             )
             continue
         try:
-            pixels, (height, width) = decode(image.data)
-            rows.add(image.uri, {"sha256": sha, "width": width, "height": height}, pixels)
+            pixels, size = None, size_for_gpu(image.data, limits) if for_gpu else None
+            if size is None:
+                pixels, size = decode(image.data)
+            outcome = {"sha256": sha, "width": size[1], "height": size[0]}
+            rows.add(image.uri, outcome, pixels, image.data if pixels is None else None)
         except ImageReject as reject:
             rows.add(image.uri, {"sha256": sha, **_reject(reject)})
 
@@ -185,11 +193,13 @@ def read_block(
     memory: Memory | None = None,
     alone: Collection[str] = (),
     listener: Listener | None = None,
+    for_gpu: bool = False,
 ) -> Iterator[pa.Table]:
     """Read a unit as Ray Data wants it: as an iterator of blocks, here of one.
 
     Where not even the plan can be read, the block has one row that says so. A unit that is named in ``alone`` has its
-    images decoded in a process of their own. ``listener`` is told how it goes on; the rest is as in `read_unit`.
+    images decoded in a process of their own, and none by a GPU. ``listener`` is told how it goes on; the rest is as in
+    `read_unit`.
     """
     read = partial(read_unit, table, unit, source, preprocessing, limits, memory)
     if listener is not None:
@@ -199,7 +209,7 @@ def read_block(
             with IsolatedDecoder(preprocessing, limits) as decoder:
                 block = read(decode=partial(_decode_and_tell, decoder, listener))
         else:
-            block = read(on_images=None if listener is None else listener.images)
+            block = read(on_images=None if listener is None else listener.images, for_gpu=for_gpu)
     except Exception as error:  # Ray would drop the block, and nobody would know why
         trouble = storage.explained(error, f"Unit {unit.number} can't be read now")
         nothing = pa.table({"replaces": pa.nulls(1, pa.string()), "num_images": pa.nulls(1, pa.int32())})
