@@ -56,11 +56,11 @@ def _is_ycbcr(frame: bytes) -> bool:
     if len(frame) != 15 or frame[0] != 8 or frame[5] != 3:
         return False
     names, factors = frame[6::3], frame[7::3]
-    return names == b"\1\2\3" and factors[0] in (0x11, 0x21, 0x12, 0x22) and factors[1:] == b"\x11\x11"
+    return names == b"\1\2\3" and factors[0] in b"\x11\x12\x21\x22" and factors[1:] == b"\x11\x11"
 
 
 def _is_upright(exif: bytes) -> bool:
-    """Return whether EXIF data (a TIFF's first directory) has no orientation, or that of upright images, for certain."""
+    """Return whether EXIF data (a TIFF's first directory) surely has no orientation, or that of upright images."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     try:
         if order is None:

@@ -25,8 +25,8 @@ _CORES_PER_READER = 4
 #: Decoded units that may wait for each GPU, what its actor has begun besides the first included, and besides those that
 #: are being read on all cores: it embeds a unit in a tenth of a second, so what many cores decode gets ready in bursts.
 _UNITS_WAITING_FOR_A_GPU = 6
-#: What surrounds the engine, blocks in and out of the object store and columns, takes some 30 ms a unit of 1,024 images,
-#: for which a fast GPU takes 70: so while it has one unit, the next is made ready and the last one put away.
+#: What surrounds the engine, blocks in and out of the object store and columns, takes tens of milliseconds a unit; a
+#: fast GPU takes 70. So while it has one unit, the next is made ready and the last one put away.
 _UNITS_AT_ONCE = {"cpu": 1, "cuda": 2}
 #: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading. Nor may those whose units
 #: were lost with a node, and wait to be computed again, hold up the others.

@@ -55,6 +55,23 @@ def test_plan_layout__gpus_have_one_actor_each() -> None:
     assert plan_layout(EngineSpec(engine="openvino"), GPU_CLUSTER, can_grow=True).device == "cpu"
 
 
+def test_plan_layout__an_actor_on_a_gpu_has_a_unit_ready_while_another_is_embedded() -> None:
+    assert plan_layout(EngineSpec(), GPU_CLUSTER, can_grow=True).units_at_once == 2
+    assert plan_layout(EngineSpec(), LAPTOP, can_grow=False).units_at_once == 1
+
+
+def test_plan_layout__reading_has_all_cores_but_one_beside_a_gpu() -> None:
+    node = Resources(num_cpus=16, num_gpus=1, cpus_per_node=16, num_cpu_nodes=1)
+    layout = plan_layout(EngineSpec(device="cuda"), node, can_grow=False)
+    assert (node.num_cpus - layout.actor_cpus - layout.max_commits * COMMIT_CPUS) // layout.read_cpus == 15
+
+
+def test_plan_layout__only_a_gpu_decodes_for_a_gpu() -> None:
+    with pytest.raises(ConfigError, match="--decode gpu, but the backbone runs on CPUs"):
+        plan_layout(EngineSpec(decode="gpu"), LAPTOP, can_grow=False)
+    assert plan_layout(EngineSpec(decode="gpu"), GPU_CLUSTER, can_grow=True).device == "cuda"
+
+
 def test_plan_layout__a_gpu_with_one_cpu_leaves_room_to_read() -> None:
     small = Resources(num_cpus=1, num_gpus=1, cpus_per_node=1, num_cpu_nodes=1)
     layout = plan_layout(EngineSpec(device="cuda"), small, can_grow=False)

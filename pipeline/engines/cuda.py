@@ -1,8 +1,8 @@
 """A network on a CUDA device: recorded as a graph, and fed while it computes.
 
 Three things overlap, each on a stream of its own: pixels on their way in, a batch being computed, embeddings on their
-way out. The network is recorded as a CUDA graph, whose launch takes microseconds; launching its kernels one by one takes
-Python longer than a fast GPU takes to run them.
+way out. The network is recorded as a CUDA graph, whose launch takes microseconds; to launch its kernels one by one from
+Python may take longer than a fast GPU takes to run them.
 
 Not ``torch.compile``: it would compile for tens of seconds in each actor, where the rest of the start takes a few, and
 needs Triton and a C compiler on each node. What it gains elsewhere, joined kernels, a ResNet gets from cuDNN

@@ -110,8 +110,8 @@ class TorchFileEngine:
             self._decode_jpegs([torch.from_numpy(image)])
         except (RuntimeError, AttributeError) as error:  # without its image library, torchvision has no such operator
             raise ConfigError(
-                f"Asked for --decode gpu, but the decoder fails on a sound JPEG: {error}. Use --decode cpu, or a build of "
-                "torchvision with nvJPEG for this version of PyTorch and CUDA."
+                f"Asked for --decode gpu, but the decoder fails on a sound JPEG: {error}. Use --decode cpu, or a build "
+                "of torchvision with nvJPEG for this version of PyTorch and CUDA."
             ) from None
 
 

@@ -20,8 +20,8 @@ def require_resizable(preprocessing: Preprocessing) -> None:
     """
     if preprocessing.resize != "exact" or preprocessing.interpolation != "opencv-bilinear":
         raise ConfigError(
-            f"Expected a preprocessing that resizes to a fixed size as OpenCV does for --decode gpu; {preprocessing.name} "
-            f"resizes by {preprocessing.resize}, {preprocessing.interpolation}. Use --decode cpu."
+            "Expected, for --decode gpu, a preprocessing that resizes to a fixed size as OpenCV does; "
+            f"{preprocessing.name} has {preprocessing.resize}, {preprocessing.interpolation}. Use --decode cpu."
         )
 
 
@@ -29,7 +29,8 @@ def resize_and_crop(images: Sequence[torch.Tensor], preprocessing: Preprocessing
     """Resize, crop and reorder images as `pipeline.preprocessing.Preprocessing.pixels` does, to one grey level.
 
     OpenCV's bilinear resize and PyTorch's take the same two pixels in each direction (half-pixel centres, no
-    antialiasing, the edge repeated), with weights in fixed point of 11 bits and in float32.
+    antialiasing, the edge repeated). OpenCV computes in fixed point, and cuts off where PyTorch rounds: one value in nine
+    is a grey level lower.
 
     Args:
         images: uint8 of shape (3, H, W), RGB, each of its own size.
@@ -48,7 +49,7 @@ def resize_and_crop(images: Sequence[torch.Tensor], preprocessing: Preprocessing
     for places in by_shape.values():  # images of one size at once: each call costs as much as for a single one
         same = torch.stack([images[place] for place in places]).flip(1).float()
         resized = functional.interpolate(same, (size, size), mode="bilinear", align_corners=False, antialias=False)
-        pixels = resized[:, :, inside, inside].round().to(torch.uint8).permute(0, 2, 3, 1)
+        pixels = (resized[:, :, inside, inside] + 0.5).to(torch.uint8).permute(0, 2, 3, 1)  # half a level rounds up
         for place, one in zip(places, pixels, strict=True):
             crops[place] = one
     return crops

@@ -1,4 +1,4 @@
-"""Several batches at work on one device, their results in order, and smaller batches where its memory doesn't suffice."""
+"""Several batches at work on one device, results in order, and smaller ones where its memory doesn't suffice."""
 
 from __future__ import annotations
 

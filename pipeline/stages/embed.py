@@ -102,7 +102,7 @@ def _has_pixels(block: pa.Table) -> pa.ChunkedArray:
 
 
 def _note_rejects(block: pa.Table, rejects: dict[int, ImageReject], outcome: dict[str, list[str | None]]) -> None:
-    """Note why the engine couldn't decode images, by their rows, and the same for those that occur again in the unit."""
+    """Note why the engine couldn't decode images, by their rows, and the same of those that occur again."""
     copies = ((i, rejects.get(first)) for i, first in enumerate(block["copy_of"].to_pylist()) if first is not None)
     for i, reject in [*rejects.items(), *copies]:
         if reject is not None:

@@ -91,8 +91,9 @@ def read_unit(
         The unit's block. For each image: uri, label, split; ``extras``, a struct of the extra columns, if there are
         any; sha256, width, height; the outcome columns; ``copy_of``, the row of the same image in this block;
         ``vector``, the embedding where it is known; ``pixels``, uint8 of shape (crop, crop, 3), BGR, or no bytes where
-        there are none; ``encoded``, the file of an image that a GPU is to decode, else null. And on every row: plan, unit, num_images, container, replaces, trouble, costs;
-        ``present`` is false on the one row of a unit that has no images.
+        there are none; ``encoded``, the file of an image that a GPU is to decode, else null. And on every row: plan,
+        unit, num_images, container, replaces, trouble, costs; ``present`` is false on the one row of a unit that has
+        no images.
     """
     start = time.perf_counter()
     reach("read", unit.name)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,10 +20,11 @@ import pytest
 from pipeline.engines import EngineInfo
 from pipeline.errors import ConfigError, ImageReject, RejectCode
 from pipeline.images import Limits, Pixels
-from pipeline.preprocessing import Preprocessing
+from pipeline.preprocessing import Preprocessing, decode_and_crop
 from pipeline.refs import REF_SCHEMA
 from pipeline.sources import Fetched
 from pipeline.stages.commit import Finish, commit_block, to_schema
+from pipeline.stages.costs import costs_of
 from pipeline.stages.embed import embed_unit, give_up
 from pipeline.stages.read import Embedded, read_block, read_unit
 from pipeline.table import Listing, Table, Unit, data_schema, plan_source
@@ -339,3 +343,110 @@ def test_a_unit__known_bytes_are_not_embedded_again(table: Table) -> None:
     assert rows["width"].to_pylist() == [7, 16, 7]
     assert len(known.asked) == 2
     assert json.loads(rows.schema.metadata[b"vep"])["reused"] == 2
+
+
+class Decoding(MeanColour):
+    """An engine that decodes, too, and finds what it can't decode no better than the CPU does."""
+
+    def embed_files(self, batches: Iterable[Sequence[bytes]]) -> Iterator[tuple[np.ndarray, dict[int, ImageReject]]]:
+        for files in batches:
+            assert len(files) <= self.info.batch_size
+            vectors, rejects = np.full((len(files), 3), np.nan, np.float32), {}
+            for place, data in enumerate(files):
+                try:
+                    vectors[place] = decode_and_crop(PRESET, Limits(), data)[0].mean((0, 1))
+                except ImageReject as reject:
+                    rejects[place] = reject
+            yield vectors, rejects
+
+
+def mixed_images() -> dict[str, bytes | Exception]:
+    return {
+        "a": samples.jpeg(0),
+        "b": colour(20),
+        "c": b"",
+        "d": samples.jpeg(1, 50, 60),
+        "e": samples.odd_images()["exif6.jpg"],
+        "f": samples.jpeg(0),
+        "g": samples.jpeg(2)[:300],
+        "h": colour(20),
+        "i": samples.jpeg(3),
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_a_unit__files_for_the_gpu_and_pixels_mix(table: Table, batch_size: int) -> None:
+    source = Images(mixed_images())
+    unit = plan(table, source)
+    on_cpu, on_gpu = (read_unit(table, unit, source, PRESET, Limits(), for_gpu=for_gpu) for for_gpu in (False, True))
+    assert on_cpu["encoded"].null_count == len(on_cpu)
+    left = [row["uri"] for row in on_gpu.select(["uri", "encoded"]).to_pylist() if row["encoded"] is not None]
+    assert left == ["a", "d", "i"]  # a usual JPEG, once; f is a's copy
+    for name in ("uri", "sha256", "width", "height", "code", "copy_of"):
+        assert on_gpu[name].equals(on_cpu[name]), name
+    results = []
+    for block, engine in ((on_cpu, MeanColour(batch_size)), (on_gpu, Decoding(batch_size))):
+        counted: list[int] = []
+        embedded = embed_unit(engine, block, SCHEMA.field("embedding").type, counted.append)
+        assert sum(counted) == len(block)
+        results.append(embedded.drop_columns(["costs"]))
+    assert results[1].equals(results[0])
+
+
+def test_a_unit__what_the_gpu_rejects_is_rejected_wherever_it_occurs(table: Table) -> None:
+    class Rejecting(Decoding):
+        def embed_files(
+            self, batches: Iterable[Sequence[bytes]]
+        ) -> Iterator[tuple[np.ndarray, dict[int, ImageReject]]]:
+            bad = ImageReject("decode", RejectCode.UNDECODABLE, "nobody can")
+            for files in batches:
+                vectors = np.ones((len(files), 3), np.float32)
+                rejects = {place: bad for place, data in enumerate(files) if data == samples.jpeg(1)}
+                vectors[list(rejects)] = np.nan
+                yield vectors, rejects
+
+    source = Images({"a": samples.jpeg(0), "b": samples.jpeg(1), "c": colour(2), "d": samples.jpeg(1)})
+    unit = plan(table, source)
+    block = read_unit(table, unit, source, PRESET, Limits(), for_gpu=True)
+    block = embed_unit(Rejecting(1), block, SCHEMA.field("embedding").type, lambda _: None)
+    report = commit_block(block, table, finish, {})
+    assert (report.embedded, report.rejected, report.reused, report.trouble) == (2, 2, 0, None)
+    rejects = pq.read_table(table.rejects_uri(unit.name)).select(["uri", "stage", "code", "message"]).to_pylist()
+    assert rejects == [
+        {"uri": uri, "stage": "decode", "code": "undecodable", "message": "nobody can"} for uri in ("b", "d")
+    ]
+
+
+def test_a_unit__that_is_read_alone_is_decoded_by_no_gpu(table: Table) -> None:
+    source = Images({"a": samples.jpeg(0)})
+    unit = plan(table, source)
+    for alone, left in (((), 0), ((unit.name,), 1)):
+        (block,) = read_block(unit, table, source, PRESET, Limits(), alone=alone, for_gpu=True)
+        assert block["encoded"].null_count == left
+
+
+def test_embed_unit__units_take_turns_at_the_engine(table: Table) -> None:
+    class Busy(MeanColour):
+        at_work = 0
+
+        def embed_batch(self, pixels: Pixels) -> np.ndarray:
+            self.at_work += 1
+            time.sleep(0.01)
+            assert self.at_work == 1
+            self.at_work -= 1
+            return super().embed_batch(pixels)
+
+    source = Images({f"{i}": colour(i) for i in range(8)})
+    block = read_unit(table, plan(table, source), source, PRESET, Limits())
+    engine, turn = Busy(1), threading.Lock()
+
+    def embed(_: int) -> pa.Table:
+        return embed_unit(engine, block, SCHEMA.field("embedding").type, lambda _: None, turn)
+
+    with ThreadPoolExecutor(3) as pool:
+        blocks = list(pool.map(embed, range(3)))
+    assert [block["trouble"][0].as_py() for block in blocks] == [None] * 3
+    costs = [costs_of(block) for block in blocks]
+    assert sum(cost.engine_s for cost in costs) < max(cost.embed_began + cost.embed_s for cost in costs) - min(
+        cost.embed_began for cost in costs
+    )
