@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_OPTIONS := --quiet --no-compile
 COMPILE = @$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib pipeline jobs || true # some packages hold files for other versions
 
-.PHONY: help setup demo test test-fast test-faults soak fuzz lint bench bench-plan clean
+.PHONY: help setup demo test test-fast test-faults soak fuzz lint bench bench-gpu bench-plan clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 
 bench: $(VENV)/.installed-bench  ## Measure images/s against a notebook loop, a bare loop, Ray Data's recipe and Daft.
 	$(BIN)/python -m benchmarks.embed
+
+bench-gpu: $(VENV)/.installed-bench  ## Measure images/s on a CUDA device: the network, and from files to a table.
+	$(BIN)/python -m benchmarks.gpu
 
 bench-plan: setup  ## Measure listing, planning and reading small files, local and over the S3 protocol.
 	$(BIN)/python -m benchmarks.plan

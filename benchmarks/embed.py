@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from benchmarks.images import files, mean_bytes, multiplied, photographs
 from benchmarks.plot import plot_rates
-from benchmarks.programs import Run, run
+from benchmarks.programs import Run, commits, run
 
 #: Images of a whole run, from the command to its exit; and of the peers that are only there for comparison.
 _WHOLE, _PEERS = 1000, 250
@@ -75,7 +73,7 @@ class Bench:
         options = ["--source", str(images), "--table", str(table), "--cache-dir", str(cache_dir)]
         options += more or ["--precision", self._precision]
         run_ = self._run("jobs.embed", *options, "--weights", "random:0", "--json")
-        first, steady, count = _commits(table, run_.started)
+        first, steady, count = commits(table, run_.started)
         shutil.rmtree(table)
         return Line(name, count / run_.seconds, steady, count, run_), first
 
@@ -86,14 +84,6 @@ class Bench:
     def _run(self, module: str, *arguments: str) -> Run:
         print(f"{module} ...", flush=True)
         return run(module, *arguments, log=self._work / f"{module}.log")
-
-
-def _commits(table: Path, started: float) -> tuple[float, float | None, int]:
-    """Return when a run's first unit was committed, the images/s from then to the last, and the images in all."""
-    units = sorted((path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in table.glob("data/*.parquet"))
-    (first, _), *others = units
-    rate = sum(rows for _, rows in others) / (others[-1][0] - first) if others else None
-    return first - started, rate, sum(rows for _, rows in units)
 
 
 def measure(folder: Path, images: Path | None, precision: str, peers: bool) -> dict[str, Any]:

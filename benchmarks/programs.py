@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 
 _SAMPLE_EVERY_S = 0.5
 _ROOT = Path(__file__).parent.parent
@@ -62,6 +63,14 @@ def run(module: str, *arguments: str, log: Path, environment: dict[str, str] | N
     if process.returncode:
         raise SystemExit(f"{module} ended with {process.returncode}:\n{output}\n{log.read_text()[-4000:]}")
     return Run(started, seconds, watch.peak_bytes, watch.cpu_s, json.loads(output.strip().splitlines()[-1]))
+
+
+def commits(table: Path, started: float) -> tuple[float, float | None, int]:
+    """Return when a run's first unit was committed, the images/s from then to the last, and the images in all."""
+    units = sorted((path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in table.glob("data/*.parquet"))
+    (first, _), *others = units
+    rate = sum(rows for _, rows in others) / (others[-1][0] - first) if others else None
+    return first - started, rate, sum(rows for _, rows in units)
 
 
 class _Watch:

@@ -31,7 +31,7 @@ _NUM_LANES = 3
 #: Calls before anything is timed or recorded: the first one searches for kernels, and allocates.
 _WARM_UP, _TIMED = 2, 3
 #: Images in one call that are tried.
-_SIZES = (128, 256, 512)
+SIZES = (128, 256, 512)
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -62,7 +62,7 @@ class CudaNetwork:
         Raises:
             torch.cuda.OutOfMemoryError: The device has not the memory.
         """
-        network = self._recorded(size)
+        network = self.recorded(size)
         shape = size, self._side, self._side, 3
         dim = self._contract.embedding_dim
         lanes = [CudaLane(network, self._streams, shape, dim) for _ in range(_NUM_LANES)]
@@ -76,15 +76,24 @@ class CudaNetwork:
             torch.cuda.OutOfMemoryError: The device has not the memory for any of the sizes that are tried.
         """
         what = (self._contract.digest, precision, torch.cuda.get_device_name(), torch.__version__)
-        return remembered(lambda: best_size(self._images_per_s, _SIZES), what, cache_dir)
+        return remembered(lambda: best_size(self.images_per_s, SIZES), what, cache_dir)
 
-    def _images_per_s(self, size: int) -> float:
-        network, pixels = self._recorded(size), self._zeros(size)
+    def images_per_s(self, size: int) -> float:
+        """Measure images/s at one batch size, of pixels that lie on the device.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: The device has not the memory.
+        """
+        network, pixels = self.recorded(size), self._zeros(size)
         with torch.cuda.stream(self._streams.compute), torch.inference_mode():
             return size / _seconds(lambda: network(pixels))
 
-    def _recorded(self, size: int) -> Network:
-        """Return the network recorded for batches of one size, or as it is where that can't be done."""
+    def recorded(self, size: int) -> Network:
+        """Return the network recorded for batches of one size, or as it is where that can't be done.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: The device has not the memory.
+        """
         pixels, model = self._zeros(size), self._model
         with torch.cuda.stream(self._streams.compute), torch.inference_mode():
             choose_ways(model.network, model.normalised(pixels), (by_cudnn, step_by_step), _seconds)

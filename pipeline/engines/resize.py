@@ -29,8 +29,8 @@ def resize_and_crop(images: Sequence[torch.Tensor], preprocessing: Preprocessing
     """Resize, crop and reorder images as `pipeline.preprocessing.Preprocessing.pixels` does, to one grey level.
 
     OpenCV's bilinear resize and PyTorch's take the same two pixels in each direction (half-pixel centres, no
-    antialiasing, the edge repeated). OpenCV computes in fixed point, and cuts off where PyTorch rounds: one value in nine
-    is a grey level lower.
+    antialiasing, the edge repeated). OpenCV computes in fixed point, and cuts off where PyTorch rounds: one value in
+    nine is a grey level lower.
 
     Args:
         images: uint8 of shape (3, H, W), RGB, each of its own size.

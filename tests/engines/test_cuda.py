@@ -54,7 +54,7 @@ def test_cuda__batches_that_overlap_give_what_single_ones_give(backbone: Backbon
 
 def test_cuda__is_recorded_and_gives_what_the_network_gives(backbone: Backbone, pixels: Pixels) -> None:
     loaded = engine(backbone, precision="fp32")
-    recorded = CudaNetwork(loaded._model, backbone)._recorded(16)
+    recorded = CudaNetwork(loaded._model, backbone).recorded(16)
     assert isinstance(recorded, Recorded)
     batch = torch.tensor(pixels[:16], device="cuda")
     with torch.inference_mode():
