@@ -20,6 +20,7 @@ def this_node(options: EmbeddingOptions) -> tuple[Node, Layout]:
         options.engine,
         options.precision,
         options.device,
+        options.decode,
         options.batch_size,
         options.num_actors,
         options.num_threads,
