@@ -51,7 +51,17 @@ def _two() -> bytes:
     return stream.getvalue()
 
 
+def _named(names: bytes) -> bytes:
+    """Return a JPEG whose components have other names; by R, G and B libjpeg knows that they are no YCbCr."""
+    data = bytearray(jpeg())
+    for marker, first, step in ((b"\xff\xc0", 10, 3), (b"\xff\xda", 5, 2)):
+        place = data.index(marker) + first
+        data[place : place + 3 * step : step] = names
+    return bytes(data)
+
+
 ODD = {
+    "named-rgb.jpg": _named(b"RGB"),
     **{name: data for name, data in samples.odd_images().items() if name != "plain.jpg"},
     "two in one.jpg": _two(),
     "rgb.jpg": jpeg(keep_rgb=True),

@@ -66,7 +66,7 @@ def embed_unit(
                 engine_s = _fill(embeddings, decoded, vectors, on_batch)
                 if len(encoded):
                     assert isinstance(engine, FileEngine), "files are left to engines that decode"
-                    vectors = _from_files(engine, block["encoded"].take(pa.array(encoded)), encoded, rejects)
+                    vectors = _from_files(engine, block["encoded"].combine_chunks(), encoded, rejects)
                     engine_s += _fill(embeddings, encoded, vectors, on_batch)
         except Exception as error:  # an engine may raise anything; the unit stays pending and says why
             storage.log_traceback(logger, "The engine failed.")
@@ -164,11 +164,12 @@ def _from_pixels(engine: Engine, column: pa.Array, rows: NDArray[np.int64]) -> I
 
 
 def _from_files(
-    engine: FileEngine, files: pa.ChunkedArray, rows: NDArray[np.int64], rejects: dict[int, ImageReject]
+    engine: FileEngine, column: pa.Array, rows: NDArray[np.int64], rejects: dict[int, ImageReject]
 ) -> Iterator[Embeddings]:
     """Decode and embed the files of some rows; ``rejects`` gets, by their rows, those that can't be decoded."""
     size = engine.info.batch_size
-    batches = (files.slice(start, size).to_pylist() for start in range(0, len(files), size))
+    parts = (rows[start : start + size].tolist() for start in range(0, len(rows), size))
+    batches = ([column[i].as_py() for i in part] for part in parts)
     done = 0
     for vectors, rejected in engine.embed_files(batches):
         vectors[list(rejected)] = 0

@@ -22,7 +22,7 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = (nn.Conv2d(4, 4, 3, padding=1, bias=bias) for bias in (False, True, True))
+        self.a, self.b, self.c, self.d = (nn.Conv2d(4, 4, 3, padding=1, bias=i > 0) for i in range(4))
         self.strange = nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
         self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(3))
         for norm in self.norms:
@@ -38,6 +38,8 @@ class Block(nn.Module):
         y = self.relu(y)  # joined, with the addition
         z = self.c(y)
         z = torch.relu(z) + z  # the convolution's output is wanted twice
+        u = self.d(z)
+        z = torch.relu(u + z) + u  # and so is this one's
         return torch.relu(self.norms[2](self.strange(z)))  # folded, not joined
 
 
@@ -54,7 +56,7 @@ def test_fused__a_block_gives_the_same_and_stays_as_it_is(block: nn.Module) -> N
     torch.testing.assert_close(joined(x), before, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(block(x), before, rtol=0, atol=0)
     kinds = Counter(type(module) for module in joined.modules())
-    assert (kinds[nn.BatchNorm2d], kinds[ConvolutionReLU], kinds[nn.Conv2d]) == (0, 2, 4)
+    assert (kinds[nn.BatchNorm2d], kinds[ConvolutionReLU], kinds[nn.Conv2d]) == (0, 2, 5)
 
 
 def test_fused__resnet_has_a_joined_step_for_each_relu() -> None:

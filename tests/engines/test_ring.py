@@ -22,6 +22,7 @@ class Device:
         self.at_work, self.most_at_work, self.made, self.sizes = 0, 0, list[int](), list[int]()
 
     def lanes(self, size: int) -> Sequence[Lane]:
+        assert self.at_work == 0, "what is at work holds memory"
         self.made.append(size)
         if size > self.room_for_lanes:
             raise OutOfMemory
