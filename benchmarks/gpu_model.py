@@ -47,7 +47,7 @@ def by_autocast(backbone: Backbone, seconds: float) -> float:
     """Return images/s of the usual way: autocast to fp16, channels last, one batch after the other, copied as it is."""
     model = Normalised(backbone).to(device="cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
     side = backbone.preprocessing.crop
-    pixels = torch.zeros((_PEER_BATCH_SIZE, side, side, 3), dtype=torch.uint8)
+    pixels = torch.randint(256, (_PEER_BATCH_SIZE, side, side, 3), dtype=torch.uint8)
 
     def embed() -> object:
         with torch.inference_mode(), torch.autocast("cuda", dtype=torch.float16):
@@ -62,7 +62,7 @@ def compiled(backbone: Backbone, seconds: float) -> tuple[float, float]:
     """Return images/s of torch.compile with CUDA graphs, pixels on the device, and the seconds it takes to compile."""
     model = Scaled(backbone, torch.float16).to(device="cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
     side = backbone.preprocessing.crop
-    pixels = torch.zeros((_PEER_BATCH_SIZE, side, side, 3), dtype=torch.uint8, device="cuda")
+    pixels = torch.randint(256, (_PEER_BATCH_SIZE, side, side, 3), dtype=torch.uint8, device="cuda")
     network = torch.compile(model, mode="reduce-overhead")
 
     def embed() -> None:
