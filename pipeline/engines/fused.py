@@ -7,6 +7,7 @@ activations once.
 
 from __future__ import annotations
 
+import copy
 import logging
 import operator
 from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ def fused(network: nn.Module) -> nn.Module:
     Args:
         network: In evaluation mode.
     """
+    network = copy.deepcopy(network)  # a traced network has the modules of the one that was traced
     try:
         traced = fx.symbolic_trace(network)
     except TraceError as error:

@@ -72,10 +72,14 @@ class Branching(nn.Module):
 
 
 def test_fused__a_network_that_cannot_be_traced_is_run_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    network = Branching()
     with caplog.at_level(logging.WARNING):
-        assert fused(network) is network
+        assert isinstance(fused(Branching()), Branching)
     assert "is run as it is" in caplog.text
+
+
+def test_fused__a_cast_leaves_the_given_network_as_it_is(block: nn.Module) -> None:
+    fused(block).to(torch.bfloat16)
+    assert {tensor.dtype for tensor in block.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
 
 
 def test_choose_ways__each_convolution_gets_its_fastest_way(block: nn.Module) -> None:
