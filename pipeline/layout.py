@@ -122,9 +122,7 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     read_cpus = _READ_CPUS_BESIDE_CPU_ENGINE if cluster.cpus_per_node >= 2 else _READ_CPUS_ON_ONE_CPU
     ahead = max(1, int(cluster.cpus_per_node / per_node / _CORES_PER_READER))
     before = cluster.num_cpu_nodes
-    return Layout(
-        engine, device, actors, most, cpus, read_cpus, commits, threads, ahead, before, at_once, reads
-    )
+    return Layout(engine, device, actors, most, cpus, read_cpus, commits, threads, ahead, before, at_once, reads)
 
 
 def room_for_actors(spec: EngineSpec, device: Device, cluster: Resources) -> int:
