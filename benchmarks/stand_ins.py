@@ -20,7 +20,7 @@ from pipeline.backbones.pixels import PIXELS_PRESET
 from pipeline.contract import FeatureContract
 from pipeline.engines import Engine, EngineInfo
 from pipeline.engines.base import Embeddings
-from pipeline.images import Pixels
+from pipeline.images import Limits, Pixels
 from pipeline.layout import EngineSpec, Layout
 from pipeline.preprocessing import Preprocessing
 from pipeline.refs import REF_SCHEMA, SOURCE_NAMES
@@ -133,11 +133,11 @@ class SleepingBackbone(BackboneSpec):
         num_engines: How many there will be.
     """
 
-    seconds_per_batch: float
-    together: str
-    num_engines: int
+    seconds_per_batch: float = 0.0
+    together: str = ""
+    num_engines: int = 1
 
-    def load(self, spec: EngineSpec, layout: Layout) -> Engine:  # noqa: ARG002
+    def load(self, spec: EngineSpec, layout: Layout, limits: Limits) -> Engine:  # noqa: ARG002
         """Return the engine, once all others are ready, too."""
         folder = Path(self.together)
         folder.joinpath(str(time.time_ns())).touch()
@@ -153,6 +153,13 @@ def sleeping_backbone(
     seconds_per_batch: float, together: Path, num_engines: int, preset: Preprocessing = PIXELS_PRESET
 ) -> SleepingBackbone:
     """Return a backbone whose features are an image's own pixels."""
-    contract = FeatureContract("simulation", "0" * 64, preset.to_json(), EMBEDDING_DIM, "none")
     together.mkdir(parents=True)
-    return SleepingBackbone(contract, preset, "none", "", seconds_per_batch, str(together), num_engines)
+    return SleepingBackbone(
+        FeatureContract("simulation", "0" * 64, preset.to_json(), EMBEDDING_DIM, "none"),
+        preset,
+        "none",
+        cache_dir="",
+        seconds_per_batch=seconds_per_batch,
+        together=str(together),
+        num_engines=num_engines,
+    )
