@@ -6,11 +6,11 @@ else is real: Ray on several nodes of this machine, plans, stages, commits, ledg
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -82,7 +82,7 @@ def measure(point: Point, folder: Path) -> dict[str, Any]:
 def _stopping(point: Point) -> Callable[[Progress], None]:
     def on_progress(progress: Progress) -> None:
         if point.stop_after is not None and progress.new >= point.stop_after * _UNIT:
-            _thread.interrupt_main()
+            os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C does
 
     return on_progress
 
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     asked = parser.parse_args()
     with_a_token("benchmarks.scale")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, a shell has it ignored
     sizes = [int(size) for size in asked.actors.split(",") if size]
     queued = [int(size) for size in asked.queued.split(",") if size]
     points = [Point(n, asked.unit_s, n * asked.units_per_actor) for n in sizes]

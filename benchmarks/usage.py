@@ -9,10 +9,13 @@ from types import TracebackType
 import numpy as np
 import psutil
 
+#: Of a worker that has no work yet, it doesn't show what it will be.
+_UNKNOWN, _MAY_CHANGE = "", ("", "read and commit")
 #: Longest time between two samples (seconds): with 200 processes, one takes 20 ms of a core.
 _SAMPLE_EVERY_S = 2.0
-#: This process; Ray's control store; on each node Ray's daemon and its agents; and processes that do a run's work.
-KINDS = ("driver", "control store", "node daemons", "workers")
+#: This process; Ray's control store; on each node Ray's daemon and its agents; one actor each for signs of life, content,
+#: statistics and so on, of the run and of Ray Data; and processes that do a run's work.
+KINDS = ("driver", "control store", "node daemons", "helper actors", "embed actors", "read and commit")
 
 
 class Usage:
@@ -63,7 +66,8 @@ class Usage:
     def _sample(self) -> None:
         for process in self._me.children(recursive=True):
             try:
-                kind = self._seen[process][0] if process in self._seen else _kind(process.cmdline())
+                kind = self._seen[process][0] if process in self._seen else _UNKNOWN
+                kind = kind if kind not in _MAY_CHANGE else _kind(" ".join(process.cmdline()))
                 times = process.cpu_times()
                 self._seen[process] = kind, times.user + times.system
             except psutil.Error:  # it has just ended; what it had used counts
@@ -77,8 +81,13 @@ class Usage:
         self._rss.append(self._me.memory_info().rss)
 
 
-def _kind(command: list[str]) -> str:
-    line = " ".join(command)
-    if "gcs_server" in line.split(" ")[0]:
+def _kind(command: str) -> str:
+    """Return what a process is by its command line, which Ray's workers change to what they are doing."""
+    program = command.partition(" ")[0]
+    if "gcs_server" in program:
         return "control store"
-    return "workers" if line.startswith("ray::") or "default_worker.py" in line else "node daemons"
+    if "default_worker.py" in command or program in ("ray::IDLE", "ray::ReadUnit", "ray::MapBatches(commit_and_report)"):
+        return "read and commit"
+    if "EmbedActor" in program:
+        return "embed actors"
+    return "helper actors" if program.startswith("ray::") and "Agent" not in program else "node daemons"
