@@ -25,8 +25,8 @@ from pipeline.progress import Progress
 from pipeline.run_options import RunOptions
 from pipeline.table import Planned, TableInfo, open_table
 
-#: Images of a unit and of a batch. Small ones: what a unit costs is to be seen, not what its images cost.
-_UNIT, _BATCH = 32, 8
+#: Batches of a unit.
+_BATCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,20 @@ class Point:
         actors: Embed actors, each with an engine.
         unit_s: Seconds that an engine takes for a unit.
         units: Units that are planned.
+        images: Images of a unit.
         stop_after: Units after which the run is interrupted; None: it ends.
     """
 
     actors: int
     unit_s: float
     units: int
+    images: int = 32
     stop_after: int | None = None
+
+    @property
+    def batch(self) -> int:
+        """Images of a batch."""
+        return max(1, self.images // _BATCHES)
 
 
 def measure(point: Point, folder: Path) -> dict[str, Any]:
@@ -55,11 +62,11 @@ def measure(point: Point, folder: Path) -> dict[str, Any]:
     from pipeline.targets import embedding_target
 
     shutil.rmtree(folder, ignore_errors=True)
-    backbone = sleeping_backbone(point.unit_s * _BATCH / _UNIT, folder / "together", point.actors)
+    backbone = sleeping_backbone(point.unit_s * point.batch / point.images, folder / "together", point.actors)
     table = open_table(str(folder / "table"))
     target = embedding_target(table, TableInfo("embeddings", backbone.contract, "float32"), backbone)
-    options = RunOptions(num_actors=point.actors, batch_size=_BATCH, unit_size=_UNIT)
-    source = Numbers(point.units * _UNIT)
+    options = RunOptions(num_actors=point.actors, batch_size=point.batch, unit_size=point.images)
+    source = Numbers(point.units * point.images)
     marks = {"begin": time.time()}
 
     def plan() -> Planned:
@@ -81,7 +88,7 @@ def measure(point: Point, folder: Path) -> dict[str, Any]:
 
 def _stopping(point: Point) -> Callable[[Progress], None]:
     def on_progress(progress: Progress) -> None:
-        if point.stop_after is not None and progress.new >= point.stop_after * _UNIT:
+        if point.stop_after is not None and progress.new >= point.stop_after * point.images:
             os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C does
 
     return on_progress
@@ -129,7 +136,7 @@ def main() -> None:
     sizes = [int(size) for size in asked.actors.split(",") if size]
     queued = [int(size) for size in asked.queued.split(",") if size]
     points = [Point(n, asked.unit_s, n * asked.units_per_actor) for n in sizes]
-    points += [Point(8, 0.0, n, asked.stop_after) for n in queued]
+    points += [Point(8, 0.0, n, 1, asked.stop_after) for n in queued]
     folder = asked.output.absolute() / "scale"
     figures = []
     with pretended_nodes() as nodes:
