@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_OPTIONS := --quiet --no-compile
 COMPILE = @$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib pipeline jobs || true # some packages hold files for other versions
 
-.PHONY: help setup demo test test-fast test-faults soak fuzz lint bench bench-gpu bench-plan clean
+.PHONY: help setup demo test test-fast test-faults soak fuzz lint bench bench-gpu bench-overhead bench-plan bench-scale clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ bench-gpu: $(VENV)/.installed-bench  ## Measure images/s on a CUDA device: the n
 
 bench-plan: setup  ## Measure listing, planning and reading small files, local and over the S3 protocol.
 	$(BIN)/python -m benchmarks.plan
+
+bench-scale: $(VENV)/.installed-bench  ## Simulate up to 64 accelerators on this machine: what the framework itself costs.
+	$(BIN)/python -m benchmarks.scale
 
 clean:  ## Remove the environment and everything that was made.
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

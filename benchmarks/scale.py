@@ -12,18 +12,18 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.nodes import NODE_GPUS, pretended_nodes, with_a_token
 from benchmarks.stand_ins import Numbers, sleeping_backbone
 from benchmarks.usage import KINDS, Usage
-from pipeline.progress import Progress
+from pipeline.progress import Progress, ProgressCallback
 from pipeline.run_options import RunOptions
+from pipeline.runs import plan_all, run
 from pipeline.table import Planned, TableInfo, open_table
+from pipeline.targets import embedding_target
 
 #: Batches of a unit.
 _BATCHES = 4
@@ -53,30 +53,41 @@ class Point:
         return max(1, self.images // _BATCHES)
 
 
-def measure(point: Point, folder: Path) -> dict[str, Any]:
-    """Run one point on the connected cluster, and return its figures.
+def simulate(
+    point: Point, folder: Path, marks: dict[str, float], on_progress: ProgressCallback | None = None
+) -> dict[str, Any]:
+    """Run one point on the connected cluster, and return the run's record.
 
-    Steady is from the end of each actor's first unit to the beginning of its last.
+    Args:
+        point: What to run.
+        folder: Where ``table`` goes.
+        marks: Takes the time when all is planned.
+        on_progress: Called a few times a second.
     """
-    from pipeline.runs import plan_all, run
-    from pipeline.targets import embedding_target
-
-    shutil.rmtree(folder, ignore_errors=True)
     backbone = sleeping_backbone(point.unit_s * point.batch / point.images, folder / "together", point.actors)
     table = open_table(str(folder / "table"))
     target = embedding_target(table, TableInfo("embeddings", backbone.contract, "float32"), backbone)
     options = RunOptions(num_actors=point.actors, batch_size=point.batch, unit_size=point.images)
     source = Numbers(point.units * point.images)
-    marks = {"begin": time.time()}
 
     def plan() -> Planned:
         planned = plan_all(options, source, target, {"source": source.identity})
         marks["planned"] = time.time()
         return planned
 
+    return run(options, source, target, plan, on_progress)
+
+
+def measure(point: Point, folder: Path) -> dict[str, Any]:
+    """Run one point, and return its figures.
+
+    Steady is from the end of each actor's first unit, and of a third of all, to the beginning of its last.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    marks = {"begin": time.time()}
     with Usage() as usage:
         try:
-            run(options, source, target, plan, _stopping(point))
+            simulate(point, folder, marks, _stopping(point))
         except KeyboardInterrupt:
             if point.stop_after is None:
                 raise
@@ -86,7 +97,7 @@ def measure(point: Point, folder: Path) -> dict[str, Any]:
     return asdict(point) | _figures(point, commits, usage, marks)
 
 
-def _stopping(point: Point) -> Callable[[Progress], None]:
+def _stopping(point: Point) -> ProgressCallback:
     def on_progress(progress: Progress) -> None:
         if point.stop_after is not None and progress.new >= point.stop_after * point.images:
             os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C does
@@ -95,8 +106,9 @@ def _stopping(point: Point) -> Callable[[Progress], None]:
 
 
 def _figures(point: Point, commits: list[float], usage: Usage, marks: dict[str, float]) -> dict[str, Any]:
-    begin, end = commits[point.actors - 1], commits[-point.actors - 1]
-    units, seconds = len(commits) - 2 * point.actors, end - begin
+    first, last = max(point.actors, len(commits) // 3) - 1, len(commits) - point.actors - 1
+    begin, end = commits[first], commits[last]
+    units, seconds = last - first, end - begin
     rate = units / seconds
     cpu = usage.between(begin, end)
     driver = {
@@ -111,7 +123,7 @@ def _figures(point: Point, commits: list[float], usage: Usage, marks: dict[str, 
         "units_per_s": rate,
         "efficiency": rate * point.unit_s / point.actors if point.unit_s else None,
         "cores_busy": sum(cpu.values()) / seconds / (os.cpu_count() or 1),
-        "cpu_s_per_1000_units": {kind: 1000 * cpu[kind] / units for kind in KINDS},
+        "cpu_ms_per_unit": {kind: 1000 * cpu[kind] / units for kind in KINDS},
         "driver_mb_per_1000_units": usage.grown(begin, end) / 1e6 / units * 1000,
         "plan_s": marks["planned"] - marks["begin"],
         "start_s": commits[0] - marks["planned"],
@@ -121,30 +133,49 @@ def _figures(point: Point, commits: list[float], usage: Usage, marks: dict[str, 
     }
 
 
+def show(figures: list[dict[str, Any]]) -> None:
+    """Print the figures as a table."""
+    print(
+        "\nSIMULATION: engines that only sleep, images that are made when they are read, nodes that share this machine."
+    )
+    print("Processor time (ms a unit) is of all processes of a kind; cores busy, of all of them.\n")
+    print("| actors | unit (s) | planned | units/s | efficiency | cores busy | " + " | ".join(KINDS) + " | start (s) |")
+    print("|---|" + "---|" * (6 + len(KINDS)))
+    for one in figures:
+        efficiency = "" if one["efficiency"] is None else f"{one['efficiency']:.3f}"
+        cells = [one["actors"], f"{one['unit_s']:g}", f"{one['units']:,}", f"{one['units_per_s']:.1f}", efficiency]
+        cells += [f"{one['cores_busy']:.0%}", *(f"{one['cpu_ms_per_unit'][kind]:.1f}" for kind in KINDS)]
+        print("| " + " | ".join(map(str, [*cells, f"{one['start_s']:.0f}"])) + " |")
+
+
 def main() -> None:
-    """Measure, print tables, and write JSON."""
+    """Measure, print a table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--actors", default="1,2,4,8,16,32,64", help="sizes of the pool, by commas")
-    parser.add_argument("--unit-s", type=float, default=2.0, help="seconds that an engine takes for a unit")
-    parser.add_argument("--units-per-actor", type=int, default=12)
-    parser.add_argument("--queued", default="", help="units that are planned at once, by commas")
-    parser.add_argument("--stop-after", type=int, default=2000)
-    parser.add_argument("--output", type=Path, default=Path("out/bench"))
+    parser.add_argument("--actors", default="1,2,4,8,16,32,64", help="sizes of the pool, by commas; may be empty")
+    parser.add_argument("--unit-s", type=float, default=4.0, help="seconds that an engine takes for a unit")
+    parser.add_argument("--units-per-actor", type=int, default=8)
+    parser.add_argument("--queued", default="1000,20000", help="units to plan at once, by commas; may be empty")
+    parser.add_argument("--stop-after", type=int, default=500, help="units after which a run of those is interrupted")
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="where scale.json goes")
     asked = parser.parse_args()
     with_a_token("benchmarks.scale")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, a shell has it ignored
-    sizes = [int(size) for size in asked.actors.split(",") if size]
-    queued = [int(size) for size in asked.queued.split(",") if size]
-    points = [Point(n, asked.unit_s, n * asked.units_per_actor) for n in sizes]
-    points += [Point(8, 0.0, n, 1, asked.stop_after) for n in queued]
-    folder = asked.output.absolute() / "scale"
-    figures = []
+    points = [Point(n, asked.unit_s, n * asked.units_per_actor) for n in _numbers(asked.actors)]
+    points += [Point(8, 0.0, n, images=1, stop_after=min(n, asked.stop_after)) for n in _numbers(asked.queued)]
+    folder, figures = asked.output.absolute(), []
     with pretended_nodes() as nodes:
         for point in points:
             nodes.grow_to(-(-point.actors // NODE_GPUS))
-            figures.append(measure(point, folder))
-            print(json.dumps(figures[-1]), flush=True)
-    (asked.output / "scale.json").write_text(json.dumps(figures, indent=1))
+            print(f"{point} ...", flush=True)
+            figures.append(measure(point, folder / "scale"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scale.json").write_text(json.dumps({"simulation": True, "points": figures}, indent=1))
+    show(figures)
+    print(f"\n{asked.output / 'scale.json'} has more.")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",") if part]
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import numpy as np
 import psutil
 
 #: Of a worker that has no work yet, it doesn't show what it will be.
+_TASKS = ("ray::IDLE", "ray::ReadReadUnit", "ray::MapBatches(commit_and_report)")
 _UNKNOWN, _MAY_CHANGE = "", ("", "read and commit")
 #: Longest time between two samples (seconds): with 200 processes, one takes 20 ms of a core.
 _SAMPLE_EVERY_S = 2.0
-#: This process; Ray's control store; on each node Ray's daemon and its agents; one actor each for signs of life, content,
-#: statistics and so on, of the run and of Ray Data; and processes that do a run's work.
+#: This process; Ray's control store; on each node Ray's daemon and its agents; single actors of the run and of Ray Data
+#: (signs of life, content, statistics); and processes that do a run's work.
 KINDS = ("driver", "control store", "node daemons", "helper actors", "embed actors", "read and commit")
 
 
@@ -86,7 +87,11 @@ def _kind(command: str) -> str:
     program = command.partition(" ")[0]
     if "gcs_server" in program:
         return "control store"
-    if "default_worker.py" in command or program in ("ray::IDLE", "ray::ReadUnit", "ray::MapBatches(commit_and_report)"):
+    if "default_worker.py" in command or program in (
+        "ray::IDLE",
+        "ray::ReadReadUnit",
+        "ray::MapBatches(commit_and_report)",
+    ):
         return "read and commit"
     if "EmbedActor" in program:
         return "embed actors"
