@@ -178,7 +178,7 @@ def _graph(
                 min_size=1,
                 initial_size=min(layout.num_actors, num_units),
                 max_size=layout.max_actors,
-                max_tasks_in_flight_per_actor=layout.units_at_once + 1,
+                max_tasks_in_flight_per_actor=2 * layout.units_at_once,
                 max_concurrent_calls_per_actor=max(_CALLS_PER_ACTOR, layout.units_at_once),
                 enable_true_multi_threading=layout.units_at_once > 1,
             ),
