@@ -163,13 +163,13 @@ def main() -> None:
     points = [Point(n, asked.unit_s, n * asked.units_per_actor) for n in _numbers(asked.actors)]
     points += [Point(8, 0.0, n, images=1, stop_after=min(n, asked.stop_after)) for n in _numbers(asked.queued)]
     folder, figures = asked.output.absolute(), []
+    folder.mkdir(parents=True, exist_ok=True)
     with pretended_nodes() as nodes:
         for point in points:
             nodes.grow_to(-(-point.actors // NODE_GPUS))
             print(f"{point} ...", flush=True)
             figures.append(measure(point, folder / "scale"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scale.json").write_text(json.dumps({"simulation": True, "points": figures}, indent=1))
+            (folder / "scale.json").write_text(json.dumps({"simulation": True, "points": figures}, indent=1))
     show(figures)
     print(f"\n{asked.output / 'scale.json'} has more.")
 
