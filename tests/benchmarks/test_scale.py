@@ -17,7 +17,7 @@ def test_simulate__each_image_has_one_row_with_its_own_vector(ray_cluster: None,
     marks: dict[str, float] = {}
     record = simulate(Point(actors=1, unit_s=0.2, units=3, images=4), tmp_path, marks)
     assert (record["status"], record["ledger"]["embedded"]) == ("done", 12)
-    assert record["stage_s"]["engine"] >= 3 * 0.2
+    assert record["stage_s"]["embed"] >= 3 * 0.2
     assert marks["planned"] > 0
     uris = [uri_of(number) for number in range(12)]
     assert check(str(tmp_path / "table"), uris).rejects == {}
