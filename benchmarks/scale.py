@@ -81,7 +81,7 @@ def simulate(
 def measure(point: Point, folder: Path) -> dict[str, Any]:
     """Run one point, and return its figures.
 
-    Steady is from the end of each actor's first unit, and of a third of all, to the beginning of its last.
+    Steady is from the end of a third of the rounds, of at least one, to the beginning of the last round.
     """
     shutil.rmtree(folder, ignore_errors=True)
     marks = {"begin": time.time()}
@@ -106,7 +106,9 @@ def _stopping(point: Point) -> ProgressCallback:
 
 
 def _figures(point: Point, commits: list[float], usage: Usage, marks: dict[str, float]) -> dict[str, Any]:
-    first, last = max(point.actors, len(commits) // 3) - 1, len(commits) - point.actors - 1
+    # Whole rounds, a unit of each actor: engines that began together end together, and commits come in clumps.
+    rounds = len(commits) // point.actors
+    first, last = point.actors * max(1, rounds // 3) - 1, len(commits) - point.actors - 1
     begin, end = commits[first], commits[last]
     units, seconds = last - first, end - begin
     rate = units / seconds
