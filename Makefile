@@ -62,6 +62,9 @@ bench: $(VENV)/.installed-bench  ## Measure images/s against a notebook loop, a 
 bench-gpu: $(VENV)/.installed-bench  ## Measure images/s on a CUDA device: the network, and from files to a table.
 	$(BIN)/python -m benchmarks.gpu
 
+bench-overhead: $(VENV)/.installed-bench  ## Measure what an image costs besides decoding and the model, and the growth of memory.
+	$(BIN)/python -m benchmarks.overhead
+
 bench-plan: setup  ## Measure listing, planning and reading small files, local and over the S3 protocol.
 	$(BIN)/python -m benchmarks.plan
 
