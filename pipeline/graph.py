@@ -164,7 +164,7 @@ def _graph(
             units,
             override_num_blocks=num_units,
             num_cpus=layout.read_cpus,
-            concurrency=layout.max_reads,
+            concurrency=None if layout.max_reads is None else min(layout.max_reads, num_units),
             ray_remote_args={"max_retries": _MAX_RETRIES},
         )
         # The public map_batches asks for a batch size wherever GPUs are asked for, and would then join and cut blocks

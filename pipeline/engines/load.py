@@ -10,7 +10,7 @@ from pipeline.backbones import Backbone
 from pipeline.choices import Decoder, Device, EngineName, Precision
 from pipeline.contract import FeatureContract
 from pipeline.engines.base import Engine, FileEngine
-from pipeline.engines.openvino import OpenVINOEngine, choose_precision, import_openvino
+from pipeline.engines.openvino import OpenVINOEngine, choose_precision, openvino_core
 from pipeline.errors import ConfigError
 from pipeline.images import Limits
 
@@ -66,7 +66,7 @@ def require_here(engine: EngineName, precision: Precision, device: Device, decod
 
         nvjpeg()
     if engine == "openvino" and precision not in ("auto", "fp32"):
-        choose_precision(import_openvino().Core(), precision)
+        choose_precision(openvino_core(), precision)
 
 
 def suited(

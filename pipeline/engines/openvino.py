@@ -8,6 +8,7 @@ reason no thread is tied to a core.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections import deque
@@ -53,6 +54,12 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Return this process's one Core: see `pipeline.engines.signal_stack` for what several of them do to signals."""
+    return import_openvino().Core()
+
+
 class OpenVINOEngine:
     """A backbone compiled by OpenVINO for this CPU, at one batch size."""
 
@@ -64,8 +71,7 @@ class OpenVINOEngine:
         num_threads: int,
         cache_dir: str | None = None,
     ) -> None:
-        openvino = import_openvino()
-        core = openvino.Core()
+        openvino, core = import_openvino(), openvino_core()
         precision = choose_precision(core, precision)
         batch_size = batch_size or DEFAULT_BATCH_SIZE
         side = backbone.preprocessing.crop

@@ -10,7 +10,8 @@ from typing import Any
 
 from pipeline.backbones import Backbone
 from pipeline.engines.converted import converted, written_model
-from pipeline.engines.openvino import import_openvino
+from pipeline.engines.openvino import import_openvino, openvino_core
+from pipeline.engines.signal_stack import signal_stack_kept
 from pipeline.errors import ConfigError
 from pipeline.images import Pixels
 from pipeline.quantised import NetworkFiles
@@ -69,7 +70,8 @@ def quantise(backbone: Backbone, pixels: Pixels, cache_dir: str) -> NetworkFiles
     side = backbone.preprocessing.crop
     model = converted(openvino, backbone, cache_dir)
     model.reshape([1, side, side, 3])
-    with redirect_stdout(io.StringIO()):  # it draws progress bars
+    openvino_core().get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin that stays, before those of NNCF
+    with signal_stack_kept(), redirect_stdout(io.StringIO()):  # it draws progress bars
         quantised = nncf.quantize(
             model,
             nncf.Dataset([image[None] for image in pixels]),
