@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.choices import Decoder, Device, EngineName, Precision
 from pipeline.cluster import Resources
 from pipeline.engines import choose_engine, cuda_here
 from pipeline.errors import ConfigError
 
-#: CPUs of one read task beside a CPU engine, on a node of two CPUs or more, and of one: several to a core, since each
-#: waits for storage part of its time.
-_READ_CPUS_BESIDE_CPU_ENGINE, _READ_CPUS_ON_ONE_CPU = 0.2, 0.2
+#: CPUs of one read task beside a CPU engine: two fit into the half of what the actor leaves that Ray Data lets reading
+#: have on a node of two CPUs.
+_READ_CPUS_BESIDE_CPU_ENGINE = 0.2
 #: Cores of one CPU actor at most, about: on larger nodes there are several, each on cores of its own. An actor's one
 #: interpreter spends 0.04 ms on an image, while 32 cores that multiply matrices (AMX) compute some 3,700 images/s.
 _CORES_PER_ACTOR = 32
@@ -101,28 +102,38 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
     if spec.decode == "gpu" and device != "cuda":
         raise ConfigError("Asked for --decode gpu, but the backbone runs on CPUs. Use --decode cpu, or --device cuda.")
     actors = room_for_actors(spec, device, cluster)
-    most = spec.num_actors or (None if can_grow else actors)
-    commits = max(_COMMITS_PER_NODE * cluster.num_cpu_nodes, _COMMITS_WHERE_NODES_JOIN if can_grow else 0)
-    at_once, reads = _UNITS_AT_ONCE[device], None if can_grow else max(1, int(cluster.num_cpus))
+    layout = partial(
+        Layout,
+        engine=engine,
+        device=device,
+        num_actors=actors,
+        max_actors=spec.num_actors or (None if can_grow else actors),
+        max_commits=max(_COMMITS_PER_NODE * cluster.num_cpu_nodes, _COMMITS_WHERE_NODES_JOIN if can_grow else 0),
+        units_at_once=_UNITS_AT_ONCE[device],
+        max_reads=None if can_grow else max(1, int(cluster.num_cpus)),
+    )
     if device == "cuda":
         if cluster.num_gpus < 1 and not can_grow:
             raise ConfigError("Asked for --device cuda, but Ray finds no GPU on this machine. Use --device cpu.")
-        read_cpus = min(1.0, cluster.cpus_per_node / 4)
         ahead = _UNITS_WAITING_FOR_A_GPU + int(cluster.num_cpus / max(1.0, cluster.num_gpus))
-        before = ahead * actors
-        return Layout(
-            engine, device, actors, most, _CUDA_ACTOR_CPUS, read_cpus, commits, None, ahead, before, at_once, reads
+        return layout(
+            actor_cpus=_CUDA_ACTOR_CPUS,
+            read_cpus=min(1.0, cluster.cpus_per_node / 4),
+            num_threads=None,
+            units_ahead=ahead,
+            units_before=ahead * actors,
         )
     if cluster.num_cpus < 1 and not can_grow:
         raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")
     per_node = -(-actors // cluster.num_cpu_nodes)
     half = cluster.cpus_per_node / 2
-    cpus = round(half + _OVER_HALF_CPUS if per_node == 1 else max(0.1, (half - COMMIT_CPUS) / per_node), 2)
-    threads = spec.num_threads or max(1, int(cluster.cpus_per_node // per_node))
-    read_cpus = _READ_CPUS_BESIDE_CPU_ENGINE if cluster.cpus_per_node >= 2 else _READ_CPUS_ON_ONE_CPU
-    ahead = max(1, int(cluster.cpus_per_node / per_node / _CORES_PER_READER))
-    before = cluster.num_cpu_nodes
-    return Layout(engine, device, actors, most, cpus, read_cpus, commits, threads, ahead, before, at_once, reads)
+    return layout(
+        actor_cpus=round(half + _OVER_HALF_CPUS if per_node == 1 else max(0.1, (half - COMMIT_CPUS) / per_node), 2),
+        read_cpus=_READ_CPUS_BESIDE_CPU_ENGINE,
+        num_threads=spec.num_threads or max(1, int(cluster.cpus_per_node // per_node)),
+        units_ahead=max(1, int(cluster.cpus_per_node / per_node / _CORES_PER_READER)),
+        units_before=cluster.num_cpu_nodes,
+    )
 
 
 def room_for_actors(spec: EngineSpec, device: Device, cluster: Resources) -> int:

@@ -34,7 +34,7 @@ def import_nncf() -> Any:
             f"--precision int8 needs NNCF where jobs.embed is started, to quantise the network ({error}). Install it "
             "with: pip install 'vision-embedding-pipeline[int8]'. The nodes that embed need it not."
         ) from None
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own set_log_level sets handlers that may be others'
     return nncf
 
 

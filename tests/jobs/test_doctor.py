@@ -183,7 +183,20 @@ def test_command__keeps_what_was_given_and_hides_secrets(tmp_path: Path) -> None
 def test_share__what_the_actors_leave_is_for_read_tasks(
     cores: int, device: Any, actors: int, actor_cpus: float, read_cpus: float, workers: int
 ) -> None:
-    layout = Layout("auto", device, actors, actors, actor_cpus, read_cpus, 16, num_threads=None, units_ahead=2)
+    layout = Layout(
+        engine="auto",
+        device=device,
+        num_actors=actors,
+        max_actors=actors,
+        actor_cpus=actor_cpus,
+        read_cpus=read_cpus,
+        max_commits=16,
+        num_threads=None,
+        units_ahead=2,
+        units_before=1,
+        units_at_once=1,
+        max_reads=None,
+    )
     node = share(cores, layout)
     assert (node.cores, node.on_gpu, node.actors, node.workers) == (cores, device == "cuda", actors, workers)
 

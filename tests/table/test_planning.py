@@ -133,20 +133,20 @@ def test_plan_source__the_first_units_of_a_run_are_smaller(table: Table, monkeyp
     monkeypatch.setattr("pipeline.table.planning.UNITS_PER_PLAN", 3)
     names = [f"{i:04d}" for i in range(3000)]
     planned = plan(table, refs(*names), 512)
-    assert [unit.num_images for unit in planned.units] == [128, 256, 512, 512, 128, 512, 512, 440]
-    assert [entry.num_units for entry in list_plans(table)] == [5, 3]
+    assert [unit.num_images for unit in planned.units] == [64, 128, 256, 512, 512, 64, 512, 512, 440]
+    assert [entry.num_units for entry in list_plans(table)] == [6, 3]
     assert [name for unit in planned.units for name in uris(table, unit)] == names
     assert plan(table, refs(*names), 512).units == planned.units
     more = plan(table, refs(*names, *(f"x{i}" for i in range(200))), 512)
-    assert [unit.num_images for unit in more.units[8:]] == [128, 72]
+    assert [unit.num_images for unit in more.units[9:]] == [64, 128, 8]
 
 
 @pytest.mark.parametrize(
     ("num_rows", "unit_size", "growing", "expected"),
     [
-        (5000, 1024, True, [128, 256, 512, 1024, 1024, 1024, 1024, 8]),
+        (5000, 1024, True, [64, 128, 256, 512, 1024, 1024, 1024, 968]),
         (1000, 1024, False, [1000]),
-        (300, 200, True, [128, 172]),
+        (300, 200, True, [64, 128, 108]),
         (10, 4, True, [4, 4, 2]),
         (0, 4, True, []),
     ],
