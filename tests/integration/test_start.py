@@ -61,3 +61,26 @@ def test_starting__is_taken_by_connect_or_leaves_nothing(surroundings: Surroundi
     done = subprocess.run(command, env=surroundings.environment(), capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
     assert surroundings.stray_files() == []
+
+
+_BARE = """
+import psutil
+import ray
+
+from pipeline import cluster
+from pipeline.local_data import without_helpers
+
+with cluster.connect():
+    with without_helpers():
+        assert ray.data.range(10).map_batches(lambda rows: rows).count() == 10
+        assert sorted(row["id"] for row in ray.data.range(5).map_batches(lambda rows: rows).take_all()) == [*range(5)]
+    names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    programs = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    print(sorted(names), [name for name in ("monitor.py", "dashboard.py", "log_monitor.py") if name in str(programs)])
+"""
+
+
+def test_connect__a_cluster_of_one_machine_has_only_what_a_run_needs(surroundings: Surroundings) -> None:
+    command = [sys.executable, "-c", _BARE]
+    done = subprocess.run(command, env=surroundings.environment(), capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["[] []"]), done.stderr
