@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 from pipeline.choices import Decoder, Device, EngineName, Precision
 from pipeline.cluster import Resources
 from pipeline.engines import choose_engine, cuda_here
 from pipeline.errors import ConfigError
+from pipeline.run_options import EmbeddingOptions
 
 #: CPUs of one read task beside a CPU engine: two fit into the half of what the actor leaves that Ray Data lets reading
 #: have on a node of two CPUs.
@@ -48,6 +49,11 @@ class EngineSpec:
     batch_size: int | None = None
     num_actors: int | None = None
     num_threads: int | None = None
+
+    @classmethod
+    def of(cls, options: EmbeddingOptions) -> EngineSpec:
+        """Return what options ask for."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)

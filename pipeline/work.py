@@ -85,15 +85,7 @@ class _Run:
         self.companion = start_companion(donors)
         self._memory = ClusterMemory(self.companion, donors) if donors else None
         self._report_progress = _progress_reporter(task.before, outcome.reports, len(outcome.reports))
-        self._spec = EngineSpec(
-            options.engine,
-            options.precision,
-            options.device,
-            options.decode,
-            options.batch_size,
-            options.num_actors,
-            options.num_threads,
-        )
+        self._spec = EngineSpec.of(options)
         self._pass: tuple[Layout, Growth] | None = None
         self._signs = Signs()
         self._alone: set[str] = set()

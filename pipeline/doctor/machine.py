@@ -16,15 +16,7 @@ def this_node(options: EmbeddingOptions) -> tuple[Node, Layout]:
     Raises:
         ConfigError: It has not what was asked for.
     """
-    spec = EngineSpec(
-        options.engine,
-        options.precision,
-        options.device,
-        options.decode,
-        options.batch_size,
-        options.num_actors,
-        options.num_threads,
-    )
+    spec = EngineSpec.of(options)
     cores = available_cores()
     resources = Resources(num_cpus=cores, num_gpus=_count_gpus(), cpus_per_node=cores, num_cpu_nodes=1)
     layout = plan_layout(spec, resources, can_grow=False)
