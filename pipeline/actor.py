@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.backbones import Preprocessing, load_backbone
+from pipeline.backbones import Backbone, Preprocessing, load_backbone
 from pipeline.contract import FeatureContract
 from pipeline.cores import keep_to_a_share
 from pipeline.engines import Engine, load_engine, load_file_engine
@@ -41,14 +41,9 @@ class BackboneSpec:
     cache_dir: str
     storage_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self, spec: EngineSpec, layout: Layout, limits: Limits) -> Engine:
-        """Make the backbone ready to execute here.
-
-        Raises:
-            ConfigError: This machine can't do what was asked for.
-            WeightsError: The network was needed, and its weights can't be had.
-        """
-        loaded = load_backbone(
+    def backbone(self) -> Backbone:
+        """Return the backbone, whose network is loaded when it is needed."""
+        return load_backbone(
             self.contract.backbone,
             self.weights,
             self.preprocessing.name,
@@ -56,6 +51,15 @@ class BackboneSpec:
             expected=self.contract,
             storage_options=self.storage_options,
         )
+
+    def load(self, spec: EngineSpec, layout: Layout, limits: Limits) -> Engine:
+        """Make the backbone ready to execute here.
+
+        Raises:
+            ConfigError: This machine can't do what was asked for.
+            WeightsError: The network was needed, and its weights can't be had.
+        """
+        loaded = self.backbone()
         engine = load_engine(
             loaded,
             layout.engine,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.actor import BackboneSpec
-from pipeline.backbones import Backbone, load_backbone
+from pipeline.backbones import Backbone
 from pipeline.contract import FeatureContract, Quantisation, canonical_json
 from pipeline.engines import embed, load_engine
 from pipeline.engines.converted import locked
@@ -74,13 +74,7 @@ def _make(given: BackboneSpec, sample: Sample, calibration: str, settings: dict[
     samples = sample.halves()
     logger.info("Quantising the network by %d images, and comparing it on %d.", *map(len, samples))
     started = time.perf_counter()
-    floats = load_backbone(
-        given.contract.backbone,
-        given.weights,
-        given.preprocessing.name,
-        cache_dir=given.cache_dir,
-        expected=given.contract,
-    )
+    floats = given.backbone()
     files = quantise(floats, samples[0].pixels, given.cache_dir)
     contract = _contract(given.contract, files, calibration)
     ints = Backbone.of_quantised(given.preprocessing, contract, lambda: files)
