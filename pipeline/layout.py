@@ -9,7 +9,7 @@ from pipeline.choices import Decoder, Device, EngineName, Precision
 from pipeline.cluster import Resources
 from pipeline.engines import choose_engine, cuda_here
 from pipeline.errors import ConfigError
-from pipeline.run_options import EmbeddingOptions
+from pipeline.run_options import UNIT_SIZE, EmbeddingOptions
 
 #: CPUs of one read task beside a CPU engine: two fit into the half of what the actor leaves that Ray Data lets reading
 #: have on a node of two CPUs.
@@ -27,6 +27,9 @@ _CORES_PER_READER = 4
 #: Decoded units that may wait for each GPU, what its actor has begun besides the first included, and besides those that
 #: are being read on all cores: it embeds a unit in a tenth of a second, so what many cores decode gets ready in bursts.
 _UNITS_WAITING_FOR_A_GPU = 6
+#: Images of a unit where one machine does everything on its CPUs. Several units' pixels are on their way at once there,
+#: in the memory of the processes that decode, and in the object store; the engine takes ten seconds for so many images.
+_UNIT_SIZE_ON_CPUS = UNIT_SIZE // 2
 #: What surrounds the engine, blocks in and out of the object store and columns, takes tens of milliseconds a unit; a
 #: fast GPU takes 70. So while it has one unit, the next is made ready and the last one put away.
 _UNITS_AT_ONCE = {"cpu": 1, "cuda": 2}
@@ -140,6 +143,16 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
         units_ahead=max(1, int(cluster.cpus_per_node / per_node / _CORES_PER_READER)),
         units_before=cluster.num_cpu_nodes,
     )
+
+
+def usual_unit_size(device: Device, alone: bool) -> int:
+    """Return how many images a unit has, unless asked for otherwise.
+
+    Args:
+        device: What the backbone runs on.
+        alone: Whether one machine does everything.
+    """
+    return _UNIT_SIZE_ON_CPUS if alone and device == "cpu" else UNIT_SIZE
 
 
 def room_for_actors(spec: EngineSpec, device: Device, cluster: Resources) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.choices import Device
 from pipeline.cluster import Resources
 from pipeline.errors import ConfigError
-from pipeline.layout import COMMIT_CPUS, EngineSpec, plan_layout
+from pipeline.layout import COMMIT_CPUS, EngineSpec, plan_layout, usual_unit_size
 
 LAPTOP = Resources(num_cpus=2, num_gpus=0, cpus_per_node=2, num_cpu_nodes=1)
 CPU_CLUSTER = Resources(num_cpus=64, num_gpus=0, cpus_per_node=16, num_cpu_nodes=4)
@@ -84,3 +85,12 @@ def test_plan_layout__waits_for_nodes_only_where_they_may_come() -> None:
         plan_layout(EngineSpec(device="cuda"), LAPTOP, can_grow=False)
     with pytest.raises(ConfigError, match="at least 1 CPU"):
         plan_layout(EngineSpec(), HEAD_ONLY, can_grow=False)
+
+
+@pytest.mark.parametrize(
+    ("device", "alone", "unit_size"), [("cpu", True, 512), ("cpu", False, 1024), ("cuda", True, 1024)]
+)
+def test_usual_unit_size__smaller_where_one_machine_does_everything_on_its_cpus(
+    device: Device, alone: bool, unit_size: int
+) -> None:
+    assert usual_unit_size(device, alone) == unit_size

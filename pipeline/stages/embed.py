@@ -62,11 +62,11 @@ def embed_unit(
         rejects: dict[int, ImageReject] = {}
         try:
             with turn or nullcontext():
-                vectors = _from_pixels(engine, block["pixels"].combine_chunks(), decoded)
+                vectors = _from_pixels(engine, _whole(block["pixels"]), decoded)
                 engine_s = _fill(embeddings, decoded, vectors, on_batch)
                 if len(encoded):
                     assert isinstance(engine, FileEngine), "files are left to engines that decode"
-                    vectors = _from_files(engine, block["encoded"].combine_chunks(), encoded, rejects)
+                    vectors = _from_files(engine, _whole(block["encoded"]), encoded, rejects)
                     engine_s += _fill(embeddings, encoded, vectors, on_batch)
         except Exception as error:  # an engine may raise anything; the unit stays pending and says why
             storage.log_traceback(logger, "The engine failed.")
@@ -99,6 +99,11 @@ def embed_unit(
 
 def _has_pixels(block: pa.Table) -> pa.ChunkedArray:
     return pc.greater(pc.binary_length(block["pixels"]), 0)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array: as it lies in the object store, where it is in one piece, without a copy."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _note_rejects(block: pa.Table, rejects: dict[int, ImageReject], outcome: dict[str, list[str | None]]) -> None:

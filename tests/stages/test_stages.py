@@ -425,6 +425,20 @@ def test_a_unit__that_is_read_alone_is_decoded_by_no_gpu(table: Table) -> None:
         assert block["encoded"].null_count == left
 
 
+def test_embed_unit__an_engine_looks_at_the_block_itself(table: Table) -> None:
+    class Looking(MeanColour):
+        def embed_batch(self, pixels: Pixels) -> np.ndarray:
+            looked_at.append((pixels.ctypes.data, pixels.size))
+            return super().embed_batch(pixels)
+
+    looked_at: list[tuple[int, int]] = []
+    source = Images({f"{i}": colour(i) for i in range(8)})
+    block = read_unit(table, plan(table, source), source, PRESET, Limits())
+    embed_unit(Looking(4), block, SCHEMA.field("embedding").type, lambda _: None)
+    start, size = block["pixels"].chunk(0).buffers()[2].address, 8 * 8 * 3
+    assert looked_at == [(start, 4 * size), (start + 4 * size, 4 * size)]
+
+
 def test_embed_unit__units_take_turns_at_the_engine(table: Table) -> None:
     class Busy(MeanColour):
         at_work = 0
