@@ -41,15 +41,15 @@ def _run(case: str, images: Path, work: Path, count: int, unit_size: int | None)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     log = work / "log"
+    size = [str(unit_size)] if unit_size else []
     if case == "resnet50":
         options = ["--source", str(images), "--table", str(work / "table"), "--limit", str(count)]
-        options += ["--weights", "random:0", "--json", *(["--unit-size", str(unit_size)] if unit_size else [])]
+        options += ["--weights", "random:0", "--json", *(["--unit-size", *size] if size else [])]
         done = run("jobs.embed", *options, log=log)
         embedded = done.told["ledger"]["embedded"]
     else:
-        seconds = _SLOW_ENGINE_S if case == "engine" else 0.0
-        more = [str(unit_size)] if unit_size else []
-        done = run("benchmarks.contestants.no_model", str(images), str(work), str(count), str(seconds), *more, log=log)
+        seconds = str(_SLOW_ENGINE_S if case == "engine" else 0)
+        done = run("benchmarks.contestants.no_model", str(images), str(work), str(count), seconds, *size, log=log)
         embedded = done.told["embedded"]
     if embedded != count:
         raise SystemExit(f"Expected {count} rows, got {embedded}.")

@@ -84,3 +84,29 @@ def test_connect__a_cluster_of_one_machine_has_only_what_a_run_needs(surrounding
     command = [sys.executable, "-c", _BARE]
     done = subprocess.run(command, env=surroundings.environment(), capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["[] []"]), done.stderr
+
+
+_FREED = """
+import time
+
+import numpy as np
+import ray
+
+from pipeline import cluster
+
+places = []
+with cluster.connect():
+    for _ in range(8):
+        ref = ray.put(np.zeros(20_000_000, np.uint8))
+        places.append(ray.get(ref).ctypes.data)
+        del ref
+        time.sleep(0.05)
+print(len(set(places)))
+"""
+
+
+def test_connect__what_is_freed_is_used_again_at_once(surroundings: Surroundings) -> None:
+    command = [sys.executable, "-c", _FREED]
+    done = subprocess.run(command, env=surroundings.environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 2  # places of eight blocks in the object store, one after the other
