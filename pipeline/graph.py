@@ -37,8 +37,9 @@ _UNKNOWN_IMAGES = 1024
 # which reads it image by image. (Ray Data's own default is to try for ever.) Actors restart as often as it takes: each
 # restart costs a unit one of its two tries, so an image can't keep them at it, while spot nodes may go for days.
 _MAX_RETRIES, _MAX_ACTOR_RESTARTS = 1, -1
-# Units in an actor at once. One is in the engine, in the one thread that Ray Data has for that; meanwhile another comes
-# in from the object store, or goes out. One by one, the engine waited 17 ms a unit (docs/performance.md, "Scale").
+# Units in an actor at once, at least. Also where it works on one, in the one thread that Ray Data has for that, another
+# comes in from the object store meanwhile, or goes out. One by one, the engine waited 17 ms a unit
+# (docs/performance.md, "Scale").
 _CALLS_PER_ACTOR = 2
 
 
@@ -178,7 +179,7 @@ def _graph(
                 min_size=1,
                 initial_size=min(layout.num_actors, num_units),
                 max_size=layout.max_actors,
-                max_tasks_in_flight_per_actor=2 * layout.units_at_once,
+                max_tasks_in_flight_per_actor=layout.units_sent,
                 max_concurrent_calls_per_actor=max(_CALLS_PER_ACTOR, layout.units_at_once),
                 enable_true_multi_threading=layout.units_at_once > 1,
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.choices import Device
+from pipeline.choices import Device, EngineName
 from pipeline.cluster import Resources
 from pipeline.errors import ConfigError
 from pipeline.layout import COMMIT_CPUS, EngineSpec, plan_layout, usual_unit_size
@@ -56,9 +56,15 @@ def test_plan_layout__gpus_have_one_actor_each() -> None:
     assert plan_layout(EngineSpec(engine="openvino"), GPU_CLUSTER, can_grow=True).device == "cpu"
 
 
-def test_plan_layout__an_actor_on_a_gpu_has_a_unit_ready_while_another_is_embedded() -> None:
-    assert plan_layout(EngineSpec(), GPU_CLUSTER, can_grow=True).units_at_once == 2
-    assert plan_layout(EngineSpec(), LAPTOP, can_grow=False).units_at_once == 1
+@pytest.mark.parametrize(
+    ("engine", "cluster", "at_once", "sent"),
+    [("auto", GPU_CLUSTER, 2, 4), ("openvino", LAPTOP, 2, 3), ("torch", LAPTOP, 1, 2)],
+)
+def test_plan_layout__an_actor_has_a_unit_ready_while_another_is_embedded(
+    engine: EngineName, cluster: Resources, at_once: int, sent: int
+) -> None:
+    layout = plan_layout(EngineSpec(engine=engine), cluster, can_grow=cluster is GPU_CLUSTER)
+    assert (layout.units_at_once, layout.units_sent) == (at_once, sent)
 
 
 def test_plan_layout__reading_has_all_cores_but_one_beside_a_gpu() -> None:

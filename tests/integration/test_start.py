@@ -70,10 +70,14 @@ import ray
 from pipeline import cluster
 from pipeline.local_data import without_helpers
 
+class Same:
+    def __call__(self, rows):
+        return rows
+
 with cluster.connect():
     with without_helpers():
         assert ray.data.range(10).map_batches(lambda rows: rows).count() == 10
-        assert sorted(row["id"] for row in ray.data.range(5).map_batches(lambda rows: rows).take_all()) == [*range(5)]
+        assert sorted(row["id"] for row in ray.data.range(5).map_batches(Same, concurrency=1).take_all()) == [*range(5)]
     names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
     programs = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
     print(sorted(names), [name for name in ("monitor.py", "dashboard.py", "log_monitor.py") if name in str(programs)])
@@ -110,3 +114,39 @@ def test_connect__what_is_freed_is_used_again_at_once(surroundings: Surroundings
     done = subprocess.run(command, env=surroundings.environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= 2  # places of eight blocks in the object store, one after the other
+
+
+_QUIET = """
+import time
+
+import ray
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+from pipeline import cluster
+from pipeline.local_data import without_helpers
+
+steps = []
+
+class Count(ExecutionCallback):
+    def on_execution_step(self, executor):
+        steps.append(time.monotonic())
+
+def wait(rows):
+    time.sleep(6)
+    return rows
+
+with cluster.connect(), without_helpers():
+    DataContext.get_current().custom_execution_callback_classes = [Count]
+    assert len(ray.data.range(1).map_batches(wait).take_all()) == 1
+print(len(steps), len(steps) / (steps[-1] - steps[0]))
+"""
+
+
+def test_without_helpers__the_scheduling_loop_waits_while_nothing_happens(surroundings: Surroundings) -> None:
+    command = [sys.executable, "-c", _QUIET]
+    done = subprocess.run(command, env=surroundings.environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    steps, steps_per_s = map(float, done.stdout.split())
+    assert steps > 3
+    assert steps_per_s < 6  # ten, where it never waits longer than a tenth of a second
