@@ -21,12 +21,13 @@ from typing import Any
 from benchmarks.contestants.clock import ENOUGH_S
 from benchmarks.images import files, mean_bytes, multiplied, photographs
 from benchmarks.plot import plot_rates
-from benchmarks.programs import Run, commits, run
+from benchmarks.programs import Run, busy_s, commits, run
+from benchmarks.report import show
 
 #: Images of a whole run, from the command to its exit.
 _WHOLE = 1000
 #: Seconds of steady work in the long run of jobs.embed, by the rates measured before.
-_LONG_S = 30
+_LONG_S = 25
 #: Images of the run that finds nothing cached: its first unit, and some more.
 _COLD = 128
 #: Peers that can't stop by themselves get as many images as `ENOUGH_S` takes, by what they do of the notebook loop's
@@ -82,7 +83,8 @@ class Bench:
     """
 
     def __init__(self, folder: Path, precision: str) -> None:
-        self._folder, self._precision, self._work = folder, precision, folder / "work"
+        self._precision, self._work = precision, folder / "work"
+        self._started, self._busy_s, self._cpu_s = time.perf_counter(), busy_s() - time.process_time(), 0.0
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(parents=True)
 
@@ -115,13 +117,20 @@ class Bench:
 
     def _run(self, module: str, *arguments: str) -> Run:
         print(f"{module} ...", flush=True)
-        return run(module, *arguments, log=self._work / f"{module}.log")
+        done = run(module, *arguments, log=self._work / f"{module}.log")
+        self._cpu_s += done.cpu_s
+        return done
+
+    def others_cores(self) -> float:
+        """Return how many cores other programs have kept busy."""
+        busy = busy_s() - time.process_time() - self._busy_s - self._cpu_s
+        return busy / (time.perf_counter() - self._started)
 
 
 def measure(folder: Path, images: Path | None, precision: str, peers: bool) -> dict[str, Any]:
     """Run everything and return the figures."""
-    bench = Bench(folder, precision)
     images = images or photographs(_WHOLE, folder)
+    bench = Bench(folder, precision)
     cache = folder / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     cold, cold_first = bench.embed("jobs.embed, nothing cached", images, cache, "--limit", str(_COLD))
@@ -142,7 +151,8 @@ def measure(folder: Path, images: Path | None, precision: str, peers: bool) -> d
         lines.append(bench.peer("Ray Data's recipe", "ray_recipe", images, notebook))
         if importlib.util.find_spec("daft"):
             lines.append(bench.peer("Daft UDF", "daft_udf", images, notebook))
-    return _figures(lines, rates, images) | {"first_commit_s": first, "first_commit_cold_s": cold_first}
+    more = {"first_commit_s": first, "first_commit_cold_s": cold_first, "others_cores": bench.others_cores()}
+    return _figures(lines, rates, images) | more
 
 
 def _some(images: Path, target: Path, num_images: int) -> Path:
@@ -195,38 +205,6 @@ def _processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def show(figures: dict[str, Any]) -> None:
-    """Print the figures as a table."""
-    print(f"\n{figures['machine']}, {figures['engine']}, JPEGs of {figures['image_bytes'] / 1000:.0f} kB\n")
-    print(f"{'':28}{'images':>8}{'whole':>9}{'steady':>9}{'of images':>11}{'seconds':>9}{'cpu s':>8}{'memory':>9}")
-    for name, one in figures["contestants"].items():
-        whole = f"{'~' * one['whole_is_reckoned']}{one['whole_images_per_s']:.1f}"
-        steady = f"{one['steady_images_per_s']:.1f}" if one["steady_images_per_s"] else ""
-        of = f"{one['steady_images']:,}" if one["steady_images"] else ""
-        print(
-            f"{name:28}{one['images']:8,}{whole:>9}{steady:>9}{of:>11}{one['seconds']:9.1f}"
-            f"{one['cpu_s']:8.0f}{one['peak_bytes'] / 2**30:6.1f} GiB"
-        )
-    print("\nWhole: images/s from the command to the exit, in seconds; ~ reckoned for 1,000 images by the steady rate.")
-    print("Steady: images/s after the first results, of so many images.")
-    print(
-        f"\nmodel alone {figures['model_images_per_s']:.1f}, decoding alone {figures['decode_images_per_s']:.1f}, ",
-        end="",
-    )
-    print(f"bound 1 / (1/model + 1/decode) {figures['bound_images_per_s']:.1f} images/s\n")
-    for key, text in (
-        ("steady_over_notebook", "steady, over the notebook loop"),
-        ("steady_over_bare_loop", "steady, over the bare loop"),
-        ("steady_over_bound", "steady, over the bound"),
-        ("whole_over_notebook", "whole run of 1,000, over the notebook loop"),
-        ("int8_over_notebook", "steady in int8, over the notebook loop"),
-    ):
-        if figures[key] is not None:
-            print(f"{text:45}{figures[key]:8.2f}")
-    print(f"{'first committed unit after':45}{figures['first_commit_s']:8.1f} s")
-    print(f"{'the same, with nothing cached':45}{figures['first_commit_cold_s']:8.1f} s")
 
 
 def main() -> None:

@@ -65,6 +65,12 @@ def run(module: str, *arguments: str, log: Path, environment: dict[str, str] | N
     return Run(started, seconds, watch.peak_bytes, watch.cpu_s, json.loads(output.strip().splitlines()[-1]))
 
 
+def busy_s() -> float:
+    """Return the processor seconds that all programs of this machine have used since it started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
+
+
 @dataclass(frozen=True, slots=True)
 class Commits:
     """What a run's committed units tell.
