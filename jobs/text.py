@@ -6,11 +6,12 @@ from typing import Any
 
 
 def metrics_line(name: str, metrics: dict[str, Any]) -> str:
-    """Return one split's headline metrics."""
+    """Return one split's headline metrics, top-1 accuracy with its 95 % interval."""
     loss = "-" if metrics["log_loss"] is None else f"{metrics['log_loss']:.4f}"
+    low, high = metrics["intervals"]["top1"]
     line = (
-        f"{name:>10}: top-1 {metrics['top1']:.4f}, top-5 {metrics['top5']:.4f}, macro F1 {metrics['macro_f1']:.4f}, "
-        f"log loss {loss} ({metrics['num_rows']} rows)"
+        f"{name:>10}: top-1 {metrics['top1']:.4f} [{low:.4f}, {high:.4f}], top-5 {metrics['top5']:.4f}, "
+        f"macro F1 {metrics['macro_f1']:.4f}, log loss {loss}, ECE {metrics['ece']:.4f} ({metrics['num_rows']} rows)"
     )
     if metrics["num_unknown_class"]:
         line += f"; {metrics['num_unknown_class']} of a class unknown to the head, counted as wrong"

@@ -12,11 +12,7 @@ from pipeline.heads import TrainOptions, train
 
 def summary(record: dict[str, Any]) -> str:
     """Return what a person wants to know of the training."""
-    chosen = (
-        f"C = {record['config']['C']:g}"
-        if record["kind"] == "logistic"
-        else f"epoch {record['config']['best_epoch']} of {record['config']['history'][-1]['epoch']}"
-    )
+    chosen = _chosen(record)
     unlabelled = f", {record['num_unlabelled']} rows without a label left out" if record["num_unlabelled"] else ""
     return "\n".join(
         [
@@ -27,6 +23,18 @@ def summary(record: dict[str, Any]) -> str:
             f"Head: {record['head']}",
         ]
     )
+
+
+def _chosen(record: dict[str, Any]) -> str:
+    """Return what was chosen on validation, or asked for."""
+    config = record["config"]
+    if record["kind"] == "logistic":
+        return f"C = {config['C']:.3g}"
+    if record["kind"] == "ridge":
+        return f"alpha = {config['alpha']:.3g}"
+    if record["kind"] == "knn":
+        return f"k = {config['k']}"
+    return f"epoch {config['best_epoch']} of {config['history'][-1]['epoch']}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,166 @@
+"""The logistic head: C swept on validation as in the linear-probe protocol of CLIP."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.heads import logistic
+from pipeline.heads.artefact import Head
+from pipeline.heads.compute import Standardised, fast_dtype
+from pipeline.heads.features import Features, StreamedFeatures
+from pipeline.heads.logistic import Fit, Weights
+from pipeline.heads.models import Layers
+from pipeline.heads.task import FitTask
+
+logger = logging.getLogger(__name__)
+
+#: Logarithms (base 10) of C: the first ones tried, and the least step between two when the interval around the best is
+#: halved again and again: Radford et al. 2021, appendix A.3 (1e-6 to 1e6, a parametric binary search down to 8 a
+#: decade).
+_FIRST_LOGS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
+_LAST_STEP = 1 / 8
+#: First values of C in a row that are no better than the best before which the larger ones aren't tried: accuracy has
+#: one peak, as the binary search takes for granted, too, and large values take the most iterations.
+_PAST_THE_PEAK = 2
+
+
+def fit_logistic(task: FitTask) -> Head:
+    """Fit at one C, or at each C of the sweep, and keep the best.
+
+    Where the rows are streamed, C is chosen on as many of them as the memory holds, and the fit on all rows starts from
+    the one there. C is the variance of the weights that is expected beforehand, so it doesn't depend on the number of
+    rows.
+    """
+    if isinstance(task.train, StreamedFeatures) and task.options.C is None and len(task.validation):
+        sample = _sampled(task)
+        chosen = _Sweep(sample).head()
+        task = replace(task, options=task.options.model_copy(update={"C": chosen.config["C"]}), start=chosen)
+        head = _Sweep(task).head()
+        return replace(head, config={**head.config, "sweep": chosen.config["sweep"], "sweep_rows": len(sample.train)})
+    return _Sweep(task).head()
+
+
+def _sampled(task: FitTask) -> FitTask:
+    train, validation = (
+        part.sample(task.options.seed) if isinstance(part, StreamedFeatures) else part
+        for part in (task.train, task.validation)
+    )
+    return replace(task, train=train, validation=validation)
+
+
+class _Sweep:
+    """The fits so far, each started from the one with the nearest C."""
+
+    def __init__(self, task: FitTask) -> None:
+        self._task = task
+        mean, self._scale = task.moments.standardisation()
+        self._mean = mean
+        self._correlation = task.moments.correlation(self._scale)
+        self._rows = self._standardised(task.train, fast_dtype(task.device))
+        self._fits: dict[float, Fit] = {}
+        self._accuracy: dict[float, float] = {}
+
+    def _standardised(self, features: Features, dtype: torch.dtype) -> Standardised:
+        return Standardised(features, self._mean, self._scale, self._task.device, dtype)
+
+    def head(self) -> Head:
+        task = self._task
+        validation = self._standardised(task.validation, torch.float32)
+        if task.options.C is not None or not len(task.validation):
+            best = task.options.C or 1.0
+        else:
+            best = self._search(validation)
+        fit = self._fit(best, exact=True)
+        if not fit.converged:
+            logger.warning("The regression at C = %g stopped at %d iterations.", fit.C, fit.iterations)
+        sweep: list[dict[str, Any]] = [
+            {
+                "C": C,
+                "validation_top1": self._accuracy[C],
+                "iterations": self._fits[C].iterations,
+                "converged": self._fits[C].converged,
+            }
+            for C in sorted(self._accuracy)
+        ]
+        config = {"C": best, "loss": fit.loss, "iterations": fit.iterations, "passes": fit.passes, "sweep": sweep}
+        layers = Layers(self._mean, self._scale, ((fit.weight, fit.bias),))
+        return Head("logistic", task.classes, task.contract, layers, config=config)
+
+    def _search(self, validation: Standardised) -> float:
+        worse = 0
+        for log in _FIRST_LOGS:
+            before = max(self._accuracy.values(), default=-1.0)
+            worse = 0 if self._score(10.0**log, validation) > before else worse + 1
+            if worse == _PAST_THE_PEAK:
+                break
+        step = (_FIRST_LOGS[1] - _FIRST_LOGS[0]) / 2
+        while step >= _LAST_STEP:
+            best = np.log10(self._best())
+            for log in (best - step, best + step):
+                if _FIRST_LOGS[0] <= log <= _FIRST_LOGS[-1]:
+                    self._score(float(10.0**log), validation)
+            step /= 2
+        return self._best()
+
+    def _best(self) -> float:
+        """Return the C of the best accuracy, the smallest of them where equal."""
+        return min(self._accuracy, key=lambda C: (-self._accuracy[C], C))
+
+    def _score(self, C: float, validation: Standardised) -> float:
+        fit = self._fit(C)
+        weight, bias = (torch.from_numpy(part).to(validation.device) for part in (fit.weight, fit.bias))
+        correct = 0
+        for X, y in validation.blocks():
+            correct += int(((X @ weight.T + bias).argmax(dim=1) == y).sum())
+        self._accuracy[C] = correct / len(validation)
+        logger.info("C = %.3g: validation top-1 %.4f (%d passes).", C, self._accuracy[C], fit.passes)
+        return self._accuracy[C]
+
+    def _fit(self, C: float, exact: bool = False) -> Fit:
+        task = self._task
+        polish = self._standardised(task.train, torch.float32) if exact and self._rows.dtype != torch.float32 else None
+        self._fits[C] = fit = logistic.fit(
+            self._rows,
+            self._correlation,
+            task.moments.num_rows,
+            len(task.classes),
+            C,
+            task.group,
+            self._start(C),
+            polish,
+        )
+        return fit
+
+    def _start(self, C: float) -> tuple[Weights, Weights] | None:
+        if self._fits:
+            nearest = self._fits[min(self._fits, key=lambda other: abs(np.log(other / C)))]
+            return nearest.weight, nearest.bias
+        return self._from_head()
+
+    def _from_head(self) -> tuple[Weights, Weights] | None:
+        """Return the weights of the head to start from, on this task's features and classes; new classes get zeros."""
+        old = self._task.start
+        if old is None or not isinstance(old.model, Layers) or len(old.model.layers) != 1:
+            return None
+        raw, offset = _on_raw_features(old.model)
+        weight = np.zeros((len(self._task.classes), raw.shape[1]), np.float32)
+        bias = np.full(len(self._task.classes), offset.mean(), np.float32)
+        places = {name: place for place, name in enumerate(old.classes)}
+        for row, name in enumerate(self._task.classes):
+            if name in places:
+                weight[row] = raw[places[name]] * self._scale
+                bias[row] = offset[places[name]] + raw[places[name]] @ self._mean
+        return weight, bias
+
+
+def _on_raw_features(model: Layers) -> tuple[Weights, Weights]:
+    """Return the weight and bias of a linear model without its standardisation."""
+    weight, bias = model.layers[0]
+    raw: Weights = weight / model.scale
+    offset: Weights = bias - raw @ model.mean
+    return raw, offset
