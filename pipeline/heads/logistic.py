@@ -192,10 +192,12 @@ def _cholesky(matrix: torch.Tensor, little: float) -> torch.Tensor:
 
     Such are correlations of more features than rows, or of features that are sums of others.
     """
+    factor: torch.Tensor
     while little < 1:
         matrix.diagonal().add_(little)
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if not failed:
             return factor
         little *= 10
-    return torch.linalg.cholesky(matrix)  # says what is wrong with it: values that are not finite
+    factor = torch.linalg.cholesky(matrix)  # says what is wrong with it: values that are not finite
+    return factor
