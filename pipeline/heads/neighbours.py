@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.heads.models import Floats, Tensors
 
-#: Similarities that are computed at once: 64 MiB, and four times as much to find the largest.
-_SIMILARITIES = 2**24
+#: Similarities, or values of training vectors, that are in memory at once: 64 MiB of them as float32, and four times as
+#: much to find the largest.
+_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Neighbours:
     tau: float
     num_classes: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """D and K."""
+        return int(self.bank.shape[1]), self.num_classes
+
     def scores(self, X: Floats) -> Floats:
         """Return the logarithm of each class's share of the votes, float32 of shape (B, K)."""
         similarity, places = self.nearest(normalised(X), self.k)
@@ -60,7 +66,7 @@ class Neighbours:
         """
         best = np.zeros((len(X), 0), np.float32)
         where = np.zeros((len(X), 0), np.int64)
-        step = max(k, _SIMILARITIES // max(1, len(X)))
+        step = max(k, _AT_ONCE // max(X.shape))
         for start in range(0, len(self.bank), step):
             part = X @ self.bank[start : start + step].astype(np.float32).T
             places = _largest(part, k)
