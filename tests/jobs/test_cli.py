@@ -90,7 +90,7 @@ def test_parse__an_object_that_is_no_json_is_an_error_that_does_not_quote_it(val
 def test_parse__does_not_read_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIT_SIZE", "3")
     monkeypatch.setenv("unit_size", "3")
-    assert parse("--source", "s", "--table", "t")[0].unit_size == 1024
+    assert parse("--source", "s", "--table", "t")[0].unit_size is None
 
 
 def test_parse__a_tuple_is_given_with_commas() -> None:
