@@ -103,7 +103,7 @@ def test_parse__an_option_of_one_letter_has_one_dash() -> None:
     options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0.5", "-k", "7"])
     assert (options.C, options.k) == (0.5, 7)
     with pytest.raises(ValidationError) as caught:
-        cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "-1"])
+        cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0"])
     assert "-C: " in explain(caught.value)
     assert "--C" not in explain(caught.value)
 
