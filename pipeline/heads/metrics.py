@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.heads.artefact import Head
-from pipeline.heads.features import Features
+from pipeline.heads.features import Block, Features
 
 TOP_K = 5
 #: Confidence bins of the expected calibration error, as in Guo et al. 2017, "On calibration of modern neural networks".
 _BINS = 15
 #: Resamples of a bootstrap, and the rows up to which each draws rows; beyond, a sample of so many stands for all.
 _RESAMPLES, _BOOTSTRAP_ROWS = 1000, 20_000
+#: Probabilities that are in memory at once: of 10,000 classes, those of 1,677 rows.
+_MAX_PROBABILITIES = 2**24
 #: Classes up to which the whole confusion matrix is given; beyond, the most frequent confusions alone are.
 _MATRIX_CLASSES = 256
 _NUM_CONFUSIONS = 20
@@ -70,7 +72,7 @@ def observe(head: Head, features: Features, classes: Sequence[str]) -> Outcomes:
     """
     K = len(head.classes)
     parts: list[tuple[NDArray[Any], ...]] = []
-    for X, y in features.blocks():
+    for X, y in _slices(features, max(1, _MAX_PROBABILITIES // K)):
         probabilities = head.probabilities(X)
         predicted = probabilities.argmax(axis=1)
         known = y < K
@@ -80,6 +82,12 @@ def observe(head: Head, features: Features, classes: Sequence[str]) -> Outcomes:
         parts.append((y, predicted, known & (above < TOP_K), of_true, confidence))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Outcomes(tuple(classes), K, *columns)
+
+
+def _slices(features: Features, size: int) -> Iterator[Block]:
+    for X, y in features.blocks():
+        for start in range(0, len(y), size):
+            yield X[start : start + size], y[start : start + size]
 
 
 def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
@@ -97,11 +105,15 @@ def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
         to 256 classes, ``confusion`` with ``classes`` and ``counts`` (rows true, columns predicted).
     """
     size = len(outcomes.classes)
-    precision, recall, f1, support = _by_class(outcomes.true, outcomes.predicted, size)
+    true, predicted = outcomes.true, outcomes.predicted
+    support = np.bincount(true, minlength=size)
+    precision, recall, f1 = _by_class(
+        support, np.bincount(predicted, minlength=size), np.bincount(true[true == predicted], minlength=size)
+    )
     result: dict[str, Any] = {
         "num_rows": len(outcomes),
         "num_unknown_class": int((outcomes.true >= outcomes.num_known).sum()),
-        **_headline(outcomes),
+        **headline(outcomes),
         "intervals": _intervals(outcomes, seed),
         "per_class": {
             name: {
@@ -120,42 +132,73 @@ def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
     return result
 
 
+def headline(outcomes: Outcomes) -> dict[str, float | None]:
+    """Return the headline metrics of `summarise`, which need no more than a pass."""
+    return _Columns(outcomes).headline(np.ones(len(outcomes)))
+
+
 def expected_calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
     """Return the mean difference of confidence and accuracy over 15 bins of equal width, weighted by their rows."""
-    place = np.clip(np.ceil(confidence.astype(np.float64) * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
-    gaps = np.bincount(place, correct.astype(np.float64) - confidence, minlength=_BINS)
+    gaps = np.bincount(_bins(confidence), correct.astype(np.float64) - confidence, minlength=_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _headline(outcomes: Outcomes) -> dict[str, float | None]:
-    size = len(outcomes.classes)
-    _, recall, f1, support = _by_class(outcomes.true, outcomes.predicted, size)
-    present = (support > 0) | (np.bincount(outcomes.predicted, minlength=size) > 0)
-    correct = outcomes.true == outcomes.predicted
-    known = outcomes.true < outcomes.num_known
-    losses = -np.log(np.clip(outcomes.probability[known].astype(np.float64), np.finfo(np.float32).tiny, 1.0))
-    return {
-        "top1": float(correct.mean()),
-        "top5": float(outcomes.in_top.mean()),
-        "mean_per_class": float(recall[support > 0].mean()),
-        "macro_f1": float(f1[present].mean()),
-        "log_loss": float(losses.mean()) if len(losses) else None,
-        "ece": expected_calibration_error(outcomes.confidence, correct),
-    }
+def _bins(confidence: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.clip(np.ceil(confidence.astype(np.float64) * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
+
+
+class _Columns:
+    """What the headline metrics are sums of: a resample is the same rows with other weights."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._size, self._true, self._predicted = len(outcomes.classes), outcomes.true, outcomes.predicted
+        self._correct = (outcomes.true == outcomes.predicted).astype(np.float64)
+        self._in_top = outcomes.in_top.astype(np.float64)
+        self._known = (outcomes.true < outcomes.num_known).astype(np.float64)
+        probability = np.clip(outcomes.probability.astype(np.float64), np.finfo(np.float32).tiny, 1.0)
+        self._loss = -np.log(probability) * self._known
+        self._bin, self._gap = _bins(outcomes.confidence), self._correct - outcomes.confidence
+
+    def headline(self, weights: NDArray[np.float64]) -> dict[str, float | None]:
+        """Return the metrics where each row counts as often as its weight says: float64 of shape (N,)."""
+        total, known, in_top, loss = (
+            float((weights * column).sum())  # not @: BLAS takes threads for it, which costs more than it saves
+            for column in (1.0, self._known, self._in_top, self._loss)
+        )
+        support, chosen, hits = (
+            np.bincount(of, weight, minlength=self._size)
+            for of, weight in (
+                (self._true, weights),
+                (self._predicted, weights),
+                (self._true, weights * self._correct),
+            )
+        )
+        _, recall, f1 = _by_class(support, chosen, hits)
+        return {
+            "top1": float(hits.sum()) / total,
+            "top5": in_top / total,
+            "mean_per_class": float(recall[support > 0].mean()),
+            "macro_f1": float(f1[(support > 0) | (chosen > 0)].mean()),
+            "log_loss": loss / known if known else None,
+            "ece": float(np.abs(np.bincount(self._bin, weights * self._gap, minlength=_BINS)).sum()) / total,
+        }
 
 
 def _by_class(
-    true: NDArray[np.int64], predicted: NDArray[np.int64], size: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Return precision, recall, F1 (0 where there is nothing to divide by) and support of each class."""
-    support = np.bincount(true, minlength=size)
-    chosen = np.bincount(predicted, minlength=size)
-    hits = np.bincount(true[true == predicted], minlength=size)
+    support: NDArray[Any], chosen: NDArray[Any], hits: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return precision, recall and F1 of each class, 0 where there is nothing to divide by.
+
+    Args:
+        support: Rows of each class, of shape (K,).
+        chosen: Rows that are taken for it.
+        hits: Rows of it that are taken for it.
+    """
     precision, recall, f1 = (
         hits * factor / np.where(of > 0, of, 1)
         for factor, of in ((1.0, chosen), (1.0, support), (2.0, chosen + support))
     )
-    return precision, recall, f1, support
+    return precision, recall, f1
 
 
 def _intervals(outcomes: Outcomes, seed: int) -> dict[str, list[float] | None]:
@@ -164,17 +207,18 @@ def _intervals(outcomes: Outcomes, seed: int) -> dict[str, list[float] | None]:
     Of very many rows a random sample is resampled, and its interval is narrowed by the root of the share that it is.
     """
     random = np.random.default_rng(seed)
-    whole = _headline(outcomes)
+    whole = headline(outcomes)
     sample, narrower = outcomes, 1.0
     if len(outcomes) > _BOOTSTRAP_ROWS:
         keep = np.zeros(len(outcomes), bool)
         keep[random.choice(len(outcomes), _BOOTSTRAP_ROWS, replace=False)] = True
         sample, narrower = outcomes.only(keep), (_BOOTSTRAP_ROWS / len(outcomes)) ** 0.5
-    centre = _headline(sample)
+    columns, size = _Columns(sample), len(sample)
+    centre = columns.headline(np.ones(size))
     drawn: dict[str, list[float]] = {name: [] for name in whole}
     for _ in range(_RESAMPLES):
-        again = sample.only(random.integers(0, len(sample), len(sample)))
-        for name, value in _headline(again).items():
+        weights = np.bincount(random.integers(0, size, size), minlength=size).astype(np.float64)
+        for name, value in columns.headline(weights).items():
             if value is not None:
                 drawn[name].append(value)
     result: dict[str, list[float] | None] = {}
