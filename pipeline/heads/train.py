@@ -12,12 +12,11 @@ from pipeline.contract import require_same_features
 from pipeline.errors import ConfigError
 from pipeline.heads.artefact import Head, load_head, save_head
 from pipeline.heads.features import MemoryFeatures
-from pipeline.heads.fit import fit_head
 from pipeline.heads.metrics import observe, summarise
+from pipeline.heads.notes import label_notes
 from pipeline.heads.options import EvaluateOptions, TrainOptions
-from pipeline.heads.parts import TEST, VALIDATION, Parts, divide, free_memory_bytes
+from pipeline.heads.parts import VALIDATION, Parts, divide, free_memory_bytes
 from pipeline.heads.rows import TRAIN, in_order, read_rows_of
-from pipeline.heads.task import FitTask
 from pipeline.table import open_table
 
 logger = logging.getLogger(__name__)
@@ -27,30 +26,53 @@ def train(options: TrainOptions) -> dict[str, Any]:
     """Train a head and save it.
 
     Returns:
-        The record: the head's classes, configuration and metrics by split.
+        The record: the head's classes, configuration and metrics by split; ``notes``, what may surprise about the
+        table, as sentences; ``leaks``, images in two parts; and what was asked for of ``learning_curve`` and ``seeds``.
 
     Raises:
         TableError: The table is missing, or has no labels.
-        ConfigError: There is nothing to learn: no training rows, or fewer than two classes.
+        ConfigError: There is nothing to learn: no training rows, or fewer than two classes; or an image is in two parts
+            where ``strict_splits`` forbids it.
     """
+    # They import PyTorch and SciPy, which who evaluates or predicts need not wait for.
+    from pipeline.heads.curve import learning_curve
+    from pipeline.heads.fit import fit_head
+    from pipeline.heads.leaks import find_leaks
+    from pipeline.heads.repeats import repeat, seed_notes
+    from pipeline.heads.task import FitTask
+
     started = time.perf_counter()
     storage.require_folder(options.head, "--head")
     rows = read_rows_of(open_table(options.table, options.table_storage_options))
     parts = divide(rows, options)
     memory_bytes = int(options.memory_gb * 2**30) if options.memory_gb else free_memory_bytes()
-    features = {name: parts.features(name, memory_bytes) for name in (TRAIN, VALIDATION, TEST)}
+    features = parts.all_features(memory_bytes)
     streamed = not isinstance(features[TRAIN], MemoryFeatures)
     _describe(parts, streamed)
+    leaks = find_leaks(parts, features, options)
+    if options.strict_splits:
+        leaks.refuse(options.table)
+    notes = [*label_notes(parts), *leaks.notes, *seed_notes(parts, options, streamed)]
+    for note in notes:
+        logger.warning("%s", note)
     head = fit_head(FitTask(options, rows.contract, parts.classes, features[TRAIN], features[VALIDATION]))
-    metrics = {
-        name: summarise(observe(head, part, parts.names), options.seed) for name, part in features.items() if len(part)
-    }
+    outcomes = {name: observe(head, part, parts.names) for name, part in features.items() if len(part)}
+    metrics = {name: summarise(outcome, options.seed) for name, outcome in outcomes.items()}
+    without_leaked = leaks.without_leaked(outcomes, options.seed)
+    more: dict[str, Any] = {}
+    if options.learning_curve or options.shots:
+        more["learning_curve"] = learning_curve(parts, features, options, metrics)
+    if options.seeds > 1:
+        more["seeds"] = repeat(parts, features, options, metrics, memory_bytes)
     config = {
         **head.config,
         "seed": options.seed,
         "held_out_of_train": list(parts.carved),
         "table": options.table,
         "streamed": streamed,
+        "notes": notes,
+        "leaks": {**leaks.counts, "without_leaked": without_leaked},
+        **more,
     }
     head = replace(head, config=config, metrics=metrics)
     save_head(head, options.head, options.table_storage_options)
@@ -63,8 +85,11 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "classes": list(head.classes),
         "contract": head.contract.to_json(),
         "num_unlabelled": int((~rows.labelled).sum()),
+        "notes": notes,
+        "leaks": {**leaks.record, "without_leaked": without_leaked},
         "config": config,
         "metrics": metrics,
+        **more,
         "seconds": round(time.perf_counter() - started, 3),
     }
 
