@@ -77,7 +77,9 @@ def observe(head: Head, features: Features, classes: Sequence[str]) -> Outcomes:
         predicted = probabilities.argmax(axis=1)
         known = y < K
         of_true = np.where(known, probabilities[np.arange(len(y)), np.where(known, y, 0)], 0).astype(np.float32)
-        above = (probabilities > of_true[:, None]).sum(axis=1)
+        # Of equal probabilities the earlier class comes first, as in predictions: a k-NN head has many of zero votes.
+        earlier = np.arange(K) < y[:, None]
+        above = ((probabilities > of_true[:, None]) | ((probabilities == of_true[:, None]) & earlier)).sum(axis=1)
         confidence = probabilities[np.arange(len(y)), predicted]
         parts.append((y, predicted, known & (above < TOP_K), of_true, confidence))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -135,12 +137,6 @@ def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
 def headline(outcomes: Outcomes) -> dict[str, float | None]:
     """Return the headline metrics of `summarise`, which need no more than a pass."""
     return _Columns(outcomes).headline(np.ones(len(outcomes)))
-
-
-def expected_calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
-    """Return the mean difference of confidence and accuracy over 15 bins of equal width, weighted by their rows."""
-    gaps = np.bincount(_bins(confidence), correct.astype(np.float64) - confidence, minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
 
 
 def _bins(confidence: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -74,7 +74,7 @@ def test_train__labels_that_are_lists_are_warned_of(tmp_path: Path) -> None:
         "Labels that are lists: 1, each taken for one class, since images of several labels are not supported: "
         '["a", "b"].'
     ) in notes
-    rows = [(c, "[1, 2)" if label == "a" else label, s, x) for c, label, s, x in rows]
+    rows = [(c, "[1, 2)" if label == "a" else label, s, x) for c, label, s, x in ROWS if s != "holdout"]
     assert not any("lists" in note for note in trained(tmp_path / "intervals", rows)["notes"])
 
 
