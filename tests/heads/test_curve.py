@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.heads import TrainOptions, evaluate, EvaluateOptions, load_head, train
+from pipeline.heads import EvaluateOptions, TrainOptions, evaluate, load_head, train
 from pipeline.heads.curve import SHARES, first_of_each_class
 from pipeline.heads.parts import Parts, divide
 from pipeline.heads.rows import TRAIN, read_rows_of
