@@ -49,9 +49,7 @@ def learning_curve(
     Raises:
         ConfigError: There are no rows to measure on.
     """
-    on = measured_part(features)
-    if on is None:
-        raise ConfigError("Expected rows of test or validation to measure a learning curve on, got train alone.")
+    on = require_measured(features)
     name = "shots" if options.shots else "share"
     points = []
     for value in options.shots or SHARES:
@@ -74,9 +72,19 @@ def learning_curve(
     return {"on": on, "points": points}
 
 
-def measured_part(features: Mapping[str, Features]) -> str | None:
-    """Return the part that tells how good a head is: test, or validation where there is none; None without either."""
-    return next((name for name in (TEST, VALIDATION) if len(features[name])), None)
+def require_measured(features: Mapping[str, Features]) -> str:
+    """Return the part that tells how good a head is: test, or validation where there is none.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    for name in (TEST, VALIDATION):
+        if len(features[name]):
+            return name
+    raise ConfigError(
+        "Expected rows of test or validation to measure a learning curve on, got train alone, whose classes are too "
+        "small to hold any out. Embed a test folder, too, or train without --learning-curve and --shots."
+    )
 
 
 def first_of_each_class(parts: Parts, seed: int, wanted: Callable[[Counts], Counts]) -> Mask:

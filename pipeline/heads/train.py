@@ -11,7 +11,7 @@ from pipeline import storage
 from pipeline.contract import require_same_features
 from pipeline.errors import ConfigError
 from pipeline.heads.artefact import Head, load_head, save_head
-from pipeline.heads.features import MemoryFeatures
+from pipeline.heads.features import Features, MemoryFeatures
 from pipeline.heads.metrics import observe, summarise
 from pipeline.heads.notes import label_notes
 from pipeline.heads.options import EvaluateOptions, TrainOptions
@@ -32,13 +32,13 @@ def train(options: TrainOptions) -> dict[str, Any]:
     Raises:
         TableError: The table is missing, or has no labels.
         ConfigError: There is nothing to learn: no training rows, or fewer than two classes; or an image is in two parts
-            where ``strict_splits`` forbids it.
+            where ``strict_splits`` forbids it, or there is nothing to measure a learning curve on.
     """
     # They import PyTorch and SciPy, which who evaluates or predicts need not wait for.
-    from pipeline.heads.curve import learning_curve
+    from pipeline.heads.curve import require_measured
     from pipeline.heads.fit import fit_head
     from pipeline.heads.leaks import find_leaks
-    from pipeline.heads.repeats import repeat, seed_notes
+    from pipeline.heads.repeats import seed_notes
     from pipeline.heads.task import FitTask
 
     started = time.perf_counter()
@@ -49,6 +49,8 @@ def train(options: TrainOptions) -> dict[str, Any]:
     features = parts.all_features(memory_bytes)
     streamed = not isinstance(features[TRAIN], MemoryFeatures)
     _describe(parts, streamed)
+    if options.learning_curve or options.shots:
+        require_measured(features)
     leaks = find_leaks(parts, features, options)
     if options.strict_splits:
         leaks.refuse(options.table)
@@ -59,11 +61,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     outcomes = {name: observe(head, part, parts.names) for name, part in features.items() if len(part)}
     metrics = {name: summarise(outcome, options.seed) for name, outcome in outcomes.items()}
     without_leaked = leaks.without_leaked(outcomes, options.seed)
-    more: dict[str, Any] = {}
-    if options.learning_curve or options.shots:
-        more["learning_curve"] = learning_curve(parts, features, options, metrics)
-    if options.seeds > 1:
-        more["seeds"] = repeat(parts, features, options, metrics, memory_bytes)
+    more = _more(parts, features, options, metrics, memory_bytes)
     config = {
         **head.config,
         "seed": options.seed,
@@ -94,8 +92,23 @@ def train(options: TrainOptions) -> dict[str, Any]:
     }
 
 
+def _more(
+    parts: Parts, features: dict[str, Features], options: TrainOptions, metrics: dict[str, Any], memory_bytes: int
+) -> dict[str, Any]:
+    """Return what was asked for of ``learning_curve`` and ``seeds``; the features may be gone afterwards."""
+    from pipeline.heads.curve import learning_curve
+    from pipeline.heads.repeats import repeat
+
+    more: dict[str, Any] = {}
+    if options.learning_curve or options.shots:
+        more["learning_curve"] = learning_curve(parts, features, options, metrics)
+    if options.seeds > 1:
+        more["seeds"] = repeat(parts, features, options, metrics, memory_bytes)
+    return more
+
+
 def _describe(parts: Parts, streamed: bool) -> None:
-    """Log what is trained on, and what about it may surprise."""
+    """Log what is trained on."""
     counts = {name: int(mask.sum()) for name, mask in parts.masks.items()}
     held = f"; {' and '.join(parts.carved)} held out of train by content" if parts.carved else ""
     where = "streamed from the table" if streamed else "in memory"

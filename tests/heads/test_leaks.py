@@ -153,8 +153,25 @@ def overlapping() -> list[Row]:
     ]
 
 
+def test_find_leaks__of_several_copies_the_first_is_named(tmp_path: Path) -> None:
+    """And those of another label don't hide the one of the same."""
+    rows: list[Row] = [
+        *[("same", label, "train", [1.0, 0.0]) for label in "bab"],
+        ("other", "a", "train", [0.0, 1.0]),
+        ("more", "a", "validation", [-1.0, 1.0]),
+        ("same", "a", "test", [1.0, 0.0]),
+    ]
+    exact = found(write_table(tmp_path, rows), near_duplicate_cosine=1).record["between"][1]["exact"]
+    assert exact == {
+        "rows": 1,
+        "other_label": 0,
+        "examples": [{"images": [{"uri": "0", "label": "b"}, {"uri": "5", "label": "a"}]}],
+    }
+
+
 def test_find_leaks__tells_labels_that_contradict_each_other(tmp_path: Path) -> None:
-    leaks = found(write_table(tmp_path, overlapping()), near_duplicate_cosine=1)
+    twins: list[Row] = 2 * [("twin", "a", "train", [8.0, 8.0])]  # which agree
+    leaks = found(write_table(tmp_path, [*overlapping(), *twins]), near_duplicate_cosine=1)
     assert leaks.record["label_conflicts"] == [
         {
             "part": part,
