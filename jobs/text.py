@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+#: Classes up to which each has a line.
+CLASS_LINES = 50
+
 
 def metrics_line(name: str, metrics: dict[str, Any]) -> str:
     """Return one split's headline metrics, top-1 accuracy with its 95 % interval."""
@@ -47,14 +50,74 @@ def _confused(what: str, found: dict[str, Any]) -> str:
 
 
 def class_lines(metrics: dict[str, Any]) -> list[str]:
-    """Return one line a class."""
-    width = max(len(name) for name in metrics["per_class"])
+    """Return one line a class; of very many, those of the lowest F1."""
+    values = metrics["per_class"]
+    names = list(values)
+    if len(names) > CLASS_LINES:
+        names = sorted(names, key=lambda name: values[name]["f1"])[:CLASS_LINES]
+    width = max(len(name) for name in ("class", *names))
     lines = [f"{'class':>{width}}  precision  recall      f1  support"]
-    for name, value in metrics["per_class"].items():
+    for name in names:
+        value = values[name]
         lines.append(
             f"{name:>{width}}  {value['precision']:9.4f}  {value['recall']:6.4f}  {value['f1']:6.4f}  "
             f"{value['support']:7d}"
         )
+    if len(names) < len(values):
+        lines.append(f"These are the {len(names)} classes of the lowest F1 of {len(values)}; --json gives all.")
+    return lines
+
+
+def leak_lines(leaks: dict[str, Any]) -> list[str]:
+    """Return an example of each kind of leak, and what is reached without the rows concerned."""
+    lines = []
+    for between in leaks["between"]:
+        for kind, title in (("exact", "exact copies"), ("near", "near duplicates")):
+            for example in between[kind]["examples"][:1]:
+                cosine = f" (cosine {example['cosine']:.4f})" if "cosine" in example else ""
+                pairs = zip(between["parts"], example["images"], strict=True)
+                lines.append(f"{title}{cosine}: {', '.join(_image(image, part) for part, image in pairs)}")
+    for conflict in leaks["label_conflicts"]:
+        images = conflict["examples"][0]["images"]
+        lines.append(f"different labels: {', '.join(_image(image, conflict['part']) for image in images)}")
+    for name, found in leaks["without_leaked"].items():
+        low, high = found["interval"]
+        lines.append(
+            f"{name} without rows that are in an earlier part, too: top-1 {found['top1']:.4f} [{low:.4f}, {high:.4f}] "
+            f"({found['num_rows']} rows)"
+        )
+    return [f"{'':>10}  {line}" for line in lines]
+
+
+def _image(image: dict[str, str], part: str) -> str:
+    return f"{image['uri']} ({part}, {image['label']})"
+
+
+def curve_lines(curve: dict[str, Any]) -> list[str]:
+    """Return a learning curve as a table."""
+    by_share = "share" in curve["points"][0]
+    lines = [
+        f"Learning curve, on {curve['on']}:",
+        f"{'share' if by_share else 'shots':>10}    rows   top-1  95 % interval",
+    ]
+    for point in curve["points"]:
+        size = f"{100 * point['share']:g} %" if by_share else str(point["shots"])
+        low, high = point["interval"]
+        lines.append(f"{size:>10} {point['num_rows']:7d}  {point['top1']:.4f}  [{low:.4f}, {high:.4f}]")
+    return lines
+
+
+def seed_lines(seeds: dict[str, Any]) -> list[str]:
+    """Return mean and spread of each part's headline metrics over several seeds."""
+    titles = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro F1", "log_loss": "log loss", "ece": "ECE"}
+    lines = [f"Over {len(seeds['seeds'])} seeds, mean ± standard deviation [least, greatest]:"]
+    for name, metrics in seeds["metrics"].items():
+        values = (
+            f"{title} {spread['mean']:.4f} ± {spread['std']:.4f} [{spread['min']:.4f}, {spread['max']:.4f}]"
+            for key, title in titles.items()
+            if (spread := metrics[key]) is not None
+        )
+        lines.append(f"{name:>10}: {', '.join(values)}")
     return lines
 
 

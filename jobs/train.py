@@ -6,21 +6,30 @@ import sys
 from typing import Any
 
 from jobs.cli import run_job
-from jobs.text import before_after_lines, metrics_line, random_weights_lines
+from jobs.text import (
+    before_after_lines,
+    curve_lines,
+    leak_lines,
+    metrics_line,
+    random_weights_lines,
+    seed_lines,
+)
 from pipeline.heads import TrainOptions, train
 
 
 def summary(record: dict[str, Any]) -> str:
     """Return what a person wants to know of the training."""
-    chosen = _chosen(record)
-    unlabelled = f", {record['num_unlabelled']} rows without a label left out" if record["num_unlabelled"] else ""
     return "\n".join(
         [
             *random_weights_lines(record["contract"]),
             f"Trained a {record['kind']} head on {len(record['classes'])} classes in {record['seconds']:.1f} s "
-            f"({chosen}{unlabelled}).",
+            f"({_chosen(record)}).",
             *(metrics_line(name, metrics) for name, metrics in record["metrics"].items()),
             *_before_after(record["before_after"]),
+            *(seed_lines(record["seeds"]) if "seeds" in record else ()),
+            *(curve_lines(record["learning_curve"]) if "learning_curve" in record else ()),
+            *(f"Note: {note}" for note in record["notes"]),
+            *leak_lines(record["leaks"]),
             f"Head: {record['head']}",
         ]
     )

@@ -23,6 +23,8 @@ from pipeline.storage import StorageOptions
 HEAD_FORMAT_VERSION = 2
 #: Rows that go through a head at once.
 _CHUNK_ROWS = 4096
+#: Levels of head.json whose values have lines of their own: metrics, split, per_class, class.
+_INDENTED_LEVELS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,16 @@ def save_head(head: Head, uri: str, options: StorageOptions | None = None) -> No
         "created_by": f"vision-embedding-pipeline {__version__}",
     }
     store.replace(f"{folder}/head.safetensors", tensors)
-    store.replace(f"{folder}/head.json", (json.dumps(description, indent=2) + "\n").encode())
+    store.replace(f"{folder}/head.json", (_indented(description) + "\n").encode())
+
+
+def _indented(value: Any, depth: int = 0) -> str:
+    """Return JSON with a line for each value; for each class, of which there may be thousands, just one."""
+    if not isinstance(value, dict) or not value or depth == _INDENTED_LEVELS:
+        return json.dumps(value)
+    space = "  " * depth
+    lines = (f"{space}  {json.dumps(key)}: {_indented(item, depth + 1)}" for key, item in value.items())
+    return "{\n" + ",\n".join(lines) + f"\n{space}}}"
 
 
 def load_head(uri: str, options: StorageOptions | None = None) -> Head:

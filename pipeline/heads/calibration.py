@@ -11,9 +11,10 @@ from pipeline.heads.features import Features
 from pipeline.heads.models import Floats
 
 #: Rows below which a temperature would be a guess, and scores beyond which more rows add nothing but memory.
-_MIN_ROWS, _MAX_SCORES = 20, 2**25
-#: Bounds of the temperature's natural logarithm.
-_BOUNDS = (-7.0, 7.0)
+_MIN_ROWS, _MAX_SCORES = 20, 2**23
+#: How far the natural logarithm of the temperature may be from that of the scores' spread. Ridge regression on 10,000
+#: classes gives scores of some thousandths, others of some tens.
+_FROM_SPREAD = 7.0
 
 
 def temperature(head: Head, validation: Features) -> float:
@@ -46,5 +47,7 @@ def temperature(head: Head, validation: Features) -> float:
         inverse = np.exp(-log_temperature)
         return float((np.log(np.exp(s * inverse).sum(axis=1)) - of_true * inverse).mean())
 
-    best = minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-4})
+    spread = float(np.log(s.std()))
+    bounds = (spread - _FROM_SPREAD, spread + _FROM_SPREAD)
+    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     return float(np.exp(best.x))

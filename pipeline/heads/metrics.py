@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array
 
 from pipeline.heads.artefact import Head
-from pipeline.heads.features import Features
+from pipeline.heads.features import Block, Features
 
 TOP_K = 5
 #: Confidence bins of the expected calibration error, as in Guo et al. 2017, "On calibration of modern neural networks".
 _BINS = 15
 #: Resamples of a bootstrap, and the rows up to which each draws rows; beyond, a sample of so many stands for all.
 _RESAMPLES, _BOOTSTRAP_ROWS = 1000, 20_000
-#: Values that a bootstrap has in memory at once, several times.
-_RESAMPLED_AT_ONCE = 2**21
+#: Probabilities that are in memory at once: of 10,000 classes, those of 1,677 rows.
+_MAX_PROBABILITIES = 2**24
 #: Classes up to which the whole confusion matrix is given; beyond, the most frequent confusions alone are.
 _MATRIX_CLASSES = 256
 _NUM_CONFUSIONS = 20
@@ -73,7 +72,7 @@ def observe(head: Head, features: Features, classes: Sequence[str]) -> Outcomes:
     """
     K = len(head.classes)
     parts: list[tuple[NDArray[Any], ...]] = []
-    for X, y in features.blocks():
+    for X, y in _slices(features, max(1, _MAX_PROBABILITIES // K)):
         probabilities = head.probabilities(X)
         predicted = probabilities.argmax(axis=1)
         known = y < K
@@ -85,6 +84,12 @@ def observe(head: Head, features: Features, classes: Sequence[str]) -> Outcomes:
         parts.append((y, predicted, known & (above < TOP_K), of_true, confidence))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Outcomes(tuple(classes), K, *columns)
+
+
+def _slices(features: Features, size: int) -> Iterator[Block]:
+    for X, y in features.blocks():
+        for start in range(0, len(y), size):
+            yield X[start : start + size], y[start : start + size]
 
 
 def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
@@ -102,11 +107,15 @@ def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
         to 256 classes, ``confusion`` with ``classes`` and ``counts`` (rows true, columns predicted).
     """
     size = len(outcomes.classes)
-    precision, recall, f1, support = _by_class(outcomes.true, outcomes.predicted, size)
+    true, predicted = outcomes.true, outcomes.predicted
+    support = np.bincount(true, minlength=size)
+    precision, recall, f1 = _by_class(
+        support, np.bincount(predicted, minlength=size), np.bincount(true[true == predicted], minlength=size)
+    )
     result: dict[str, Any] = {
         "num_rows": len(outcomes),
         "num_unknown_class": int((outcomes.true >= outcomes.num_known).sum()),
-        **_of_all(outcomes),
+        **headline(outcomes),
         "intervals": _intervals(outcomes, seed),
         "per_class": {
             name: {
@@ -125,63 +134,67 @@ def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
     return result
 
 
-def _of_all(outcomes: Outcomes) -> dict[str, float | None]:
-    """Return the headline metrics of all rows."""
-    values = _headline(outcomes, np.ones((len(outcomes), 1)))
-    return {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in values.items()}
+def headline(outcomes: Outcomes) -> dict[str, float | None]:
+    """Return the headline metrics of `summarise`, which need no more than a pass."""
+    return _Columns(outcomes).headline(np.ones(len(outcomes)))
 
 
 def _bins(confidence: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return which of 15 bins of equal width each confidence is in; one on an edge is in the lower bin."""
-    bins: NDArray[np.int64] = np.clip(np.ceil(confidence.astype(np.float64) * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
-    return bins
+    return np.clip(np.ceil(confidence.astype(np.float64) * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
 
 
-def _headline(outcomes: Outcomes, times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Return the headline metrics of R samples of the rows: float64 of shape (R,), NaN for want of rows.
+class _Columns:
+    """What the headline metrics are sums of: a resample is the same rows with other weights."""
 
-    Args:
-        outcomes: N rows.
-        times: float64 of shape (N, R), how often each row is in each sample.
-    """
-    correct = outcomes.true == outcomes.predicted
-    support, chosen = (_by_place(places, outcomes) @ times for places in (outcomes.true, outcomes.predicted))
-    hits = _by_place(outcomes.true, outcomes, correct) @ times
-    recall, f1 = hits / np.maximum(support, 1), 2 * hits / np.maximum(support + chosen, 1)
-    known = (outcomes.true < outcomes.num_known).astype(np.float64)
-    losses = -np.log(np.clip(outcomes.probability.astype(np.float64), np.finfo(np.float32).tiny, 1.0))
-    gaps = _by_place(_bins(outcomes.confidence), outcomes, correct - outcomes.confidence.astype(np.float64)) @ times
-    num_rows = times.sum(axis=0)
-    with np.errstate(invalid="ignore"):
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._size, self._true, self._predicted = len(outcomes.classes), outcomes.true, outcomes.predicted
+        self._correct = (outcomes.true == outcomes.predicted).astype(np.float64)
+        self._in_top = outcomes.in_top.astype(np.float64)
+        self._known = (outcomes.true < outcomes.num_known).astype(np.float64)
+        probability = np.clip(outcomes.probability.astype(np.float64), np.finfo(np.float32).tiny, 1.0)
+        self._loss = -np.log(probability) * self._known
+        self._bin, self._gap = _bins(outcomes.confidence), self._correct - outcomes.confidence
+
+    def headline(self, weights: NDArray[np.float64]) -> dict[str, float | None]:
+        """Return the metrics where each row counts as often as its weight says: float64 of shape (N,)."""
+        total, known, in_top, loss = (
+            float((weights * column).sum())  # not @: BLAS takes threads for it, which costs more than it saves
+            for column in (1.0, self._known, self._in_top, self._loss)
+        )
+        support, chosen, hits = (
+            np.bincount(of, weight, minlength=self._size)
+            for of, weight in (
+                (self._true, weights),
+                (self._predicted, weights),
+                (self._true, weights * self._correct),
+            )
+        )
+        _, recall, f1 = _by_class(support, chosen, hits)
         return {
-            "top1": correct.astype(np.float64) @ times / num_rows,
-            "top5": outcomes.in_top.astype(np.float64) @ times / num_rows,
-            "mean_per_class": recall.sum(axis=0) / (support > 0).sum(axis=0),
-            "macro_f1": f1.sum(axis=0) / (support + chosen > 0).sum(axis=0),
-            "log_loss": (losses * known) @ times / (known @ times),
-            "ece": np.abs(gaps).sum(axis=0) / num_rows,
+            "top1": float(hits.sum()) / total,
+            "top5": in_top / total,
+            "mean_per_class": float(recall[support > 0].mean()),
+            "macro_f1": float(f1[(support > 0) | (chosen > 0)].mean()),
+            "log_loss": loss / known if known else None,
+            "ece": float(np.abs(np.bincount(self._bin, weights * self._gap, minlength=_BINS)).sum()) / total,
         }
 
 
-def _by_place(places: NDArray[np.int64], outcomes: Outcomes, values: NDArray[Any] | None = None) -> csc_array:
-    """Return a matrix that sums over the rows of each class, or bin: a value, unset: 1, in each column."""
-    count = len(places)
-    values = np.ones(count) if values is None else values.astype(np.float64)
-    return csc_array((values, places, np.arange(count + 1)), shape=(max(len(outcomes.classes), _BINS), count))
-
-
 def _by_class(
-    true: NDArray[np.int64], predicted: NDArray[np.int64], size: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Return precision, recall, F1 (0 where there is nothing to divide by) and support of each class."""
-    support = np.bincount(true, minlength=size)
-    chosen = np.bincount(predicted, minlength=size)
-    hits = np.bincount(true[true == predicted], minlength=size)
+    support: NDArray[Any], chosen: NDArray[Any], hits: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return precision, recall and F1 of each class, 0 where there is nothing to divide by.
+
+    Args:
+        support: Rows of each class, of shape (K,).
+        chosen: Rows that are taken for it.
+        hits: Rows of it that are taken for it.
+    """
     precision, recall, f1 = (
         hits * factor / np.where(of > 0, of, 1)
         for factor, of in ((1.0, chosen), (1.0, support), (2.0, chosen + support))
     )
-    return precision, recall, f1, support
+    return precision, recall, f1
 
 
 def _intervals(outcomes: Outcomes, seed: int) -> dict[str, list[float] | None]:
@@ -190,29 +203,28 @@ def _intervals(outcomes: Outcomes, seed: int) -> dict[str, list[float] | None]:
     Of very many rows a random sample is resampled, and its interval is narrowed by the root of the share that it is.
     """
     random = np.random.default_rng(seed)
-    whole = _of_all(outcomes)
+    whole = headline(outcomes)
     sample, narrower = outcomes, 1.0
     if len(outcomes) > _BOOTSTRAP_ROWS:
         keep = np.zeros(len(outcomes), bool)
         keep[random.choice(len(outcomes), _BOOTSTRAP_ROWS, replace=False)] = True
         sample, narrower = outcomes.only(keep), (_BOOTSTRAP_ROWS / len(outcomes)) ** 0.5
-    centre = _of_all(sample)
-    N = len(sample)
-    at_once = max(1, _RESAMPLED_AT_ONCE // max(N, len(outcomes.classes)))
-    parts = []
-    for start in range(0, _RESAMPLES, at_once):
-        R = min(at_once, _RESAMPLES - start)
-        cells = random.integers(0, N, (N, R)) * R + np.arange(R)
-        parts.append(_headline(sample, np.bincount(cells.ravel(), minlength=N * R).reshape(N, R).astype(np.float64)))
+    columns, size = _Columns(sample), len(sample)
+    centre = columns.headline(np.ones(size))
+    drawn: dict[str, list[float]] = {name: [] for name in whole}
+    for _ in range(_RESAMPLES):
+        weights = np.bincount(random.integers(0, size, size), minlength=size).astype(np.float64)
+        for name, value in columns.headline(weights).items():
+            if value is not None:
+                drawn[name].append(value)
     result: dict[str, list[float] | None] = {}
     for name, value in whole.items():
-        drawn = np.concatenate([part[name] for part in parts])
-        drawn = drawn[np.isfinite(drawn)]
         middle = centre[name]
-        if value is None or middle is None or not len(drawn):
+        if value is None or middle is None or not drawn[name]:
             result[name] = None
             continue
-        result[name] = [float(value + narrower * (bound - middle)) for bound in np.percentile(drawn, [2.5, 97.5])]
+        bounds = np.percentile(drawn[name], [2.5, 97.5])
+        result[name] = [float(value + narrower * (bound - middle)) for bound in bounds]
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveInt
+from pydantic import ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from pipeline.heads.kinds import HeadKind
 from pipeline.options import Options
@@ -60,6 +60,23 @@ class TrainOptions(HeadOptions):
     test_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of train that is held out where the table has no test split; 0: none."
     )
+    near_duplicate_cosine: float = Field(
+        0.99,
+        ge=0.5,
+        le=1,
+        description="Cosine similarity, of features less their mean, from which on two images are near duplicates; "
+        "those in different parts are warned of. 1: exact copies alone.",
+    )
+    strict_splits: bool = Field(False, description="Fail where an image is in two parts, exactly or nearly.")
+    seeds: int = Field(
+        1, ge=1, le=1000, description="Trainings, with this many seeds from --seed on, to tell what is chance."
+    )
+    learning_curve: bool = Field(
+        False, description="Also fit heads to 1, 2, 5, 10, 20 and 50 % of the training rows, and tell what they reach."
+    )
+    shots: tuple[PositiveInt, ...] = Field(
+        (), description="The same with so many training rows of each class, as 1,2,4,8,16."
+    )
     memory_gb: float | None = Field(
         None,
         gt=0,
@@ -70,6 +87,17 @@ class TrainOptions(HeadOptions):
         {}, description="Of the table's and the head's file system (fsspec), as JSON; no credentials."
     )
     verbose: bool = Field(False, description="Show the traceback of a failure.")
+
+    @field_validator("shots")
+    @classmethod
+    def _in_order(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _one_curve(self) -> TrainOptions:
+        if self.learning_curve and self.shots:
+            raise ValueError("expected --learning-curve (shares of the rows) or --shots (rows of a class), got both")
+        return self
 
 
 class EvaluateOptions(Options):

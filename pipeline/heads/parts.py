@@ -55,6 +55,10 @@ class Parts:
             return streamed.loaded()
         return streamed
 
+    def all_features(self, memory_bytes: int) -> dict[str, Features]:
+        """Return ``train``, ``validation`` and ``test``: see `features`."""
+        return {name: self.features(name, memory_bytes) for name in (TRAIN, VALIDATION, TEST)}
+
     @property
     def stored_bytes(self) -> int:
         """Bytes of all parts' embeddings, as they are stored."""

@@ -35,6 +35,7 @@ class Rows:
         splits: The names of the splits.
         split: int16 of shape (N,), places in ``splits``; rows without a split are of ``train``.
         content: uint64 of shape (N, 2), digests of the images' SHA-256.
+        num_empty: Rows whose label is empty, or blanks: they count as rows without one.
     """
 
     table: Table
@@ -47,6 +48,7 @@ class Rows:
     splits: tuple[str, ...]
     split: NDArray[np.int16]
     content: Digests
+    num_empty: int = 0
 
     def __len__(self) -> int:
         return len(self.label)
@@ -87,19 +89,22 @@ def read_rows_of(table: Table) -> Rows:
     labels: list[pa.ChunkedArray] = []
     splits: list[pa.ChunkedArray] = []
     content: list[Digests] = []
+    num_empty = 0
     for uri, part in iter_files(table, ["label", "split", "sha256"]):
         files.append(uri)
         counts.append(len(part))
-        labels.append(_text(part["label"], uri).dictionary_encode())
+        label, empty = _text(part["label"], uri)
+        labels.append(label.dictionary_encode())
+        num_empty += empty
         splits.append(_or_train(part["split"].cast(pa.string())).dictionary_encode())
         content.append(digests_of(part["sha256"]))
     if not sum(counts):
         raise TableError(f"Expected embeddings in {table.uri}, but it has no rows yet. Run jobs.embed first.")
-    names, label = _places(labels)
+    names, places = _places(labels)
     if not names:
         raise TableError(
-            f"Expected labels in {table.uri}, but none of its {len(label)} rows has one. Put the images of each class "
-            "into a folder of the class's name, or name the label's column (--label-column)."
+            f"Expected labels in {table.uri}, but none of its {len(places)} rows has one. Put the images of each class "
+            "into a folder of the class's name, or name the label's column (--label-from column:NAME)."
         )
     split_names, split = _places(splits)
     return Rows(
@@ -109,10 +114,11 @@ def read_rows_of(table: Table) -> Rows:
         tuple(files),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         names,
-        label,
+        places,
         split_names,
         split.astype(np.int16),
         np.concatenate(content),
+        num_empty,
     )
 
 
@@ -121,13 +127,17 @@ def _or_train(splits: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(unsaid, TRAIN, splits)
 
 
-def _text(column: pa.ChunkedArray, uri: str) -> pa.ChunkedArray:
+def _text(column: pa.ChunkedArray, uri: str) -> tuple[pa.ChunkedArray, int]:
+    """Return labels as text, null where they are empty, and how many those are."""
     if pa.types.is_nested(column.type):
         raise TableError(
             f"Expected one label an image in {uri}, got a column of {column.type}. Images of several labels are not "
             "supported: write a column with one class each."
         )
-    return column.cast(pa.string())
+    text = column.cast(pa.string())
+    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(text), ""), False)
+    count = pc.sum(empty).as_py() or 0
+    return (pc.if_else(empty, pa.scalar(None, pa.string()), text) if count else text), count
 
 
 def _places(columns: list[pa.ChunkedArray]) -> tuple[tuple[str, ...], NDArray[np.int32]]:

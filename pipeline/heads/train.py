@@ -13,12 +13,11 @@ from pipeline.errors import ConfigError
 from pipeline.heads import before_after
 from pipeline.heads.artefact import Head, load_head, save_head
 from pipeline.heads.features import Features, MemoryFeatures
-from pipeline.heads.fit import fit_head
 from pipeline.heads.metrics import observe, summarise
+from pipeline.heads.notes import label_notes
 from pipeline.heads.options import EvaluateOptions, TrainOptions
 from pipeline.heads.parts import TEST, VALIDATION, Parts, divide, free_memory_bytes
 from pipeline.heads.rows import TRAIN, Rows, in_order, read_rows_of
-from pipeline.heads.task import FitTask
 from pipeline.table import open_table
 
 logger = logging.getLogger(__name__)
@@ -28,26 +27,45 @@ def train(options: TrainOptions) -> dict[str, Any]:
     """Train a head and save it.
 
     Returns:
-        The record: the head's classes, configuration and metrics by split.
+        The record: the head's classes, configuration and metrics by split; ``notes``, what may surprise about the
+        table, as sentences; ``leaks``, images in two parts; and what was asked for of ``learning_curve`` and ``seeds``.
 
     Raises:
         TableError: The table is missing, or has no labels.
-        ConfigError: There is nothing to learn: no training rows, or fewer than two classes.
+        ConfigError: There is nothing to learn: no training rows, or fewer than two classes; or an image is in two parts
+            where ``strict_splits`` forbids it, or there is nothing to measure a learning curve on.
     """
+    # They import PyTorch and SciPy, which who evaluates or predicts need not wait for.
+    from pipeline.heads.curve import require_measured
+    from pipeline.heads.fit import fit_head
+    from pipeline.heads.leaks import find_leaks
+    from pipeline.heads.repeats import seed_notes
+    from pipeline.heads.task import FitTask
+
     started = time.perf_counter()
     storage.require_folder(options.head, "--head")
     rows = read_rows_of(open_table(options.table, options.table_storage_options))
+    before = _older_head(options, rows)
     parts = divide(rows, options)
     memory_bytes = int(options.memory_gb * 2**30) if options.memory_gb else free_memory_bytes()
-    features = {name: parts.features(name, memory_bytes) for name in (TRAIN, VALIDATION, TEST)}
+    features = parts.all_features(memory_bytes)
     streamed = not isinstance(features[TRAIN], MemoryFeatures)
     _describe(parts, streamed)
-    before = _older_head(options, rows)
+    if options.learning_curve or options.shots:
+        require_measured(features)
+    leaks = find_leaks(parts, features, options)
+    if options.strict_splits:
+        leaks.refuse(options.table)
+    notes = [*label_notes(parts), *leaks.notes, *seed_notes(parts, options, streamed)]
+    for note in notes:
+        logger.warning("%s", note)
     task = FitTask(options, rows.contract, parts.classes, features[TRAIN], features[VALIDATION], start=before)
     head = fit_head(task)
-    metrics = {
-        name: summarise(observe(head, part, parts.names), options.seed) for name, part in features.items() if len(part)
-    }
+    outcomes = {name: observe(head, part, parts.names) for name, part in features.items() if len(part)}
+    metrics = {name: summarise(outcome, options.seed) for name, outcome in outcomes.items()}
+    without_leaked = leaks.without_leaked(outcomes, options.seed)
+    compared = None if before is None else _before_after(before, head, features, parts, options.seed)
+    more = _more(parts, features, options, metrics, memory_bytes)
     config = {
         **head.config,
         "seed": options.seed,
@@ -55,6 +73,9 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "table": rows.table.uri,
         "table_rows": len(rows),
         "streamed": streamed,
+        "notes": notes,
+        "leaks": {**leaks.counts, "without_leaked": without_leaked},
+        **more,
     }
     head = replace(head, config=config, metrics=metrics)
     save_head(head, options.head, options.table_storage_options)
@@ -66,10 +87,13 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "kind": head.kind,
         "classes": list(head.classes),
         "contract": head.contract.to_json(),
-        "before_after": None if before is None else _before_after(before, head, features, parts, options.seed),
+        "before_after": compared,
         "num_unlabelled": int((~rows.labelled).sum()),
+        "notes": notes,
+        "leaks": {**leaks.record, "without_leaked": without_leaked},
         "config": config,
         "metrics": metrics,
+        **more,
         "seconds": round(time.perf_counter() - started, 3),
     }
 
@@ -94,8 +118,23 @@ def _before_after(before: Head, head: Head, features: dict[str, Features], parts
     }
 
 
+def _more(
+    parts: Parts, features: dict[str, Features], options: TrainOptions, metrics: dict[str, Any], memory_bytes: int
+) -> dict[str, Any]:
+    """Return what was asked for of ``learning_curve`` and ``seeds``; the features may be gone afterwards."""
+    from pipeline.heads.curve import learning_curve
+    from pipeline.heads.repeats import repeat
+
+    more: dict[str, Any] = {}
+    if options.learning_curve or options.shots:
+        more["learning_curve"] = learning_curve(parts, features, options, metrics)
+    if options.seeds > 1:
+        more["seeds"] = repeat(parts, features, options, metrics, memory_bytes)
+    return more
+
+
 def _describe(parts: Parts, streamed: bool) -> None:
-    """Log what is trained on, and what about it may surprise."""
+    """Log what is trained on."""
     counts = {name: int(mask.sum()) for name, mask in parts.masks.items()}
     held = f"; {' and '.join(parts.carved)} held out of train by content" if parts.carved else ""
     where = "streamed from the table" if streamed else "in memory"

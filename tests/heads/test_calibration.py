@@ -31,7 +31,7 @@ def honest(count: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.i
     return scores, np.minimum((random.random((count, 1)) > shares).sum(axis=1), 4)
 
 
-@pytest.mark.parametrize("made_by", [0.02, 0.2, 1.0, 5.0, 50.0])
+@pytest.mark.parametrize("made_by", [1e-5, 0.02, 0.2, 1.0, 5.0, 50.0, 1e4])
 def test_temperature__finds_the_one_that_the_scores_were_made_by(made_by: float) -> None:
     scores, y = honest(20_000)
     assert temperature(HEAD, MemoryFeatures(scores * np.float32(made_by), y)) == pytest.approx(made_by, rel=0.05)

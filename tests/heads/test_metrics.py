@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import (
@@ -146,6 +146,7 @@ def test_observe__of_equal_probabilities_the_earlier_class_comes_first() -> None
     assert seen.predicted.tolist() == [0] * 7
 
 
+@settings(deadline=None, max_examples=30)  # each resamples a thousand times
 @given(st.lists(st.tuples(st.floats(2**-7, 1, width=32), st.booleans()), min_size=1, max_size=60))
 def test_summarise__ece_as_a_plain_loop_has_it(rows: list[tuple[float, bool]]) -> None:
     expected = 0.0
