@@ -26,6 +26,7 @@ from pipeline.monitor import ReadReporter
 from pipeline.sources import Source
 from pipeline.stages.commit import Finish, UnitReport, commit_and_report
 from pipeline.stages.costs import Costs
+from pipeline.stages.derive import Derive
 from pipeline.stages.read import read_block
 from pipeline.table import Table, Unit
 
@@ -83,6 +84,7 @@ def embed_units(
     *,
     limits: Limits,
     embedding_type: pa.DataType,
+    derive: Derive | None,
     finish: Finish,
     run: dict[str, Any],
     companion: Any,
@@ -101,6 +103,7 @@ def embed_units(
         layout: How the stages share the cluster.
         limits: What a single image may cost.
         embedding_type: Arrow type of the embeddings.
+        derive: What the actors make of the embeddings, to travel on in their place; None: nothing.
         finish: Makes the data files' columns, see `pipeline.stages.commit.commit_block`.
         run: What identifies the run.
         companion: The handle of the run's companion.
@@ -135,7 +138,7 @@ def embed_units(
                 ),
                 bytes_per_image,
             ),
-            (backbone, spec, layout, embedding_type, companion, limits),
+            (backbone, spec, layout, embedding_type, companion, limits, derive),
             partial(
                 commit_and_report,
                 table=table,

@@ -12,12 +12,10 @@ from pipeline.contract import require_same_features
 from pipeline.errors import ConfigError
 from pipeline.heads.artefact import Head, load_head, save_head
 from pipeline.heads.features import MemoryFeatures
-from pipeline.heads.fit import fit_head
 from pipeline.heads.metrics import observe, summarise
 from pipeline.heads.options import EvaluateOptions, TrainOptions
 from pipeline.heads.parts import TEST, VALIDATION, Parts, divide, free_memory_bytes
 from pipeline.heads.rows import TRAIN, in_order, read_rows_of
-from pipeline.heads.task import FitTask
 from pipeline.table import open_table
 
 logger = logging.getLogger(__name__)
@@ -33,6 +31,10 @@ def train(options: TrainOptions) -> dict[str, Any]:
         TableError: The table is missing, or has no labels.
         ConfigError: There is nothing to learn: no training rows, or fewer than two classes.
     """
+    # They import PyTorch and SciPy, which who predicts or evaluates needs not wait for.
+    from pipeline.heads.fit import fit_head
+    from pipeline.heads.task import FitTask
+
     started = time.perf_counter()
     storage.require_folder(options.head, "--head")
     rows = read_rows_of(open_table(options.table, options.table_storage_options))
