@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from jobs import cli, doctor, embed, evaluate, predict, train, verify
+from jobs import cli, doctor, embed, evaluate, export, predict, train, verify
 from jobs.cli import ProgressLine, describe, run_job
 from pipeline.doctor import DoctorOptions
 from pipeline.embed import EmbedOptions
 from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects, VerificationFailed
+from pipeline.export import ExportOptions
 from pipeline.heads import EvaluateOptions, TrainOptions
 from pipeline.options import Options
 from pipeline.predict import PredictOptions
@@ -27,6 +28,7 @@ JOBS: list[tuple[Any, type[Options]]] = [
     (train, TrainOptions),
     (evaluate, EvaluateOptions),
     (predict, PredictOptions),
+    (export, ExportOptions),
     (verify, VerifyOptions),
     (doctor, DoctorOptions),
 ]
