@@ -89,5 +89,5 @@ class _Neighbours(nn.Module):
         unit = X / torch.where(length > 0, length, torch.ones_like(length))
         similarity, nearest = torch.topk(unit @ self.bank.to(torch.float32).T, self.k, dim=1)
         weights = torch.exp((similarity - similarity[:, :1]) / self.tau)
-        votes = torch.zeros(X.shape[0], self.num_classes).scatter_add(1, self.places[nearest], weights)
+        votes = weights.new_zeros(X.shape[0], self.num_classes).scatter_add(1, self.places[nearest], weights)
         return torch.log(torch.clamp(votes / votes.sum(dim=1, keepdim=True), min=LEAST_SHARE))

@@ -26,16 +26,20 @@ from pipeline.table import (
     data_files,
     embeddings,
     encode,
+    iter_rows,
     probe,
     read_file,
     read_info,
     take_out,
 )
 from pipeline.table.amend import read_footer
+from pipeline.table.schema import PREDICTION_SCHEMA
 
-#: Files that are read or written at once, at most, and the bytes of embeddings in them, so that large files come one by
-#: one. In memory each is there about twice, once more while it is classified.
+#: Files that are read or written at once, at most, and the bytes of embeddings in them, so that large ones come one by
+#: one: a file from an object store is in memory as a whole.
 _FILES_AT_ONCE, _BYTES_AT_ONCE = 8, 2**29
+#: Rows of a file whose embeddings are taken out of it at once.
+_ROWS_AT_ONCE = 4096
 _FOOTERS_AT_ONCE = 16
 
 
@@ -113,13 +117,14 @@ class _Work:
         if name in self.committed:
             self._follow(name, read_file(self.embedded, uri, ["uri"])["uri"])
             return 0
-        rows = read_file(self.embedded, uri, ["uri", "sha256", "label", "split", "embedding"])
-        with self.turn:
-            predictions = prediction_rows(rows, self.predictor(embeddings(rows["embedding"])))
-        del rows
+        parts = [PREDICTION_SCHEMA.empty_table()]
+        for rows in iter_rows(self.embedded, uri, ["uri", "sha256", "label", "split", "embedding"], _ROWS_AT_ONCE):
+            with self.turn:
+                parts.append(prediction_rows(rows, self.predictor(embeddings(rows["embedding"]))))
+        predictions = encode(pa.concat_tables(parts).combine_chunks(), {})
         reach("data_put", name)
-        created = self.output.store.put_if_absent(self.output.data_uri(name), encode(predictions, {}))
-        return len(predictions) if created else 0
+        created = self.output.store.put_if_absent(self.output.data_uri(name), predictions)
+        return sum(map(len, parts)) if created else 0
 
     def _follow(self, name: str, uris: pa.ChunkedArray) -> None:
         """Take out predictions of rows that have left the input's file, since their images were replaced or pruned."""
