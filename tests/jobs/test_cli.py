@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs import cli, doctor, embed, evaluate, predict, train, verify
+from jobs import cli, doctor, embed, evaluate, export, predict, train, verify
 from jobs.cli import ProgressLine, describe, run_job
 from pipeline.doctor import DoctorOptions
 from pipeline.embed import EmbedOptions
 from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects, VerificationFailed
+from pipeline.export import ExportOptions
 from pipeline.heads import EvaluateOptions, TrainOptions
 from pipeline.options import Options, explain, flags
 from pipeline.predict import PredictOptions
@@ -28,6 +29,7 @@ JOBS: list[tuple[Any, type[Options]]] = [
     (train, TrainOptions),
     (evaluate, EvaluateOptions),
     (predict, PredictOptions),
+    (export, ExportOptions),
     (verify, VerifyOptions),
     (doctor, DoctorOptions),
 ]
