@@ -103,6 +103,8 @@ def markdown(record: dict[str, Any], image: str | None = None) -> str:
     parts += ["## Protocol", _PROTOCOL]
     if done:
         parts.append(_table([_HOW, *(_how(cell) for cell in done)]))
+    if any(cell["held_out"] for cell in done):
+        parts.append("\\* held out of train, by content")
     parts += ["## Datasets", _list(_about(dataset) for dataset in record["datasets"])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
