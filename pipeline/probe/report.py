@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from typing import Any
 
 import pyarrow as pa
@@ -46,7 +47,7 @@ def write_report(record: dict[str, Any], options: ProbeOptions) -> dict[str, Any
     output = storage.absolute(options.output)
     store = storage.store_for(output, options.table_storage_options)
     place = storage.join(output, record["suite"])
-    picture = plot(record)
+    picture = plot(record, options.cache_dir)
     if picture is not None:
         store.replace(f"{place}.png", picture)
     buffer = io.BytesIO()
@@ -137,8 +138,14 @@ def as_table(record: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def plot(record: dict[str, Any]) -> bytes | None:
-    """Return the comparison as a PNG: a mark for each number, with its interval; None without matplotlib."""
+def plot(record: dict[str, Any], cache_dir: str) -> bytes | None:
+    """Return the comparison as a PNG: a mark for each number, with its interval; None without matplotlib.
+
+    Args:
+        record: As for `markdown`.
+        cache_dir: Where matplotlib keeps what it knows of fonts: not in the home folder.
+    """
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(os.path.expanduser(cache_dir), "matplotlib"))
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -144,8 +144,9 @@ def test_write_report__all_four_files(tmp_path: Path) -> None:
 def test_write_report__goes_on_without_matplotlib(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # an import of it fails
-    assert plot(RECORD) is None
+    assert plot(RECORD, str(tmp_path)) is None
     assert "for want of matplotlib" in caplog.text
     record = write_report(RECORD, ProbeOptions(suite="small", output=str(tmp_path)))
     assert record["report"]["png"] is None
