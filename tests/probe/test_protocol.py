@@ -5,40 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.contract import FeatureContract
 from pipeline.errors import ConfigError
 from pipeline.heads.rows import Rows, read_rows_of
 from pipeline.probe.protocol import divide, linear_probe
 from pipeline.probe.suite import Splits
-from pipeline.table import Table, TableInfo, Unit, commit_unit, create_table, data_schema
-from pipeline.table.schema import REJECT_SCHEMA
+from pipeline.table import open_table
+from tests.heads.tables import write_arrays
 
 MEMORY = 2**28
 SPLITS = Splits(validation="validation")
 
 
 def table(folder: Path, X: NDArray[np.float32], labels: list[str], splits: list[str]) -> Rows:
-    """Write a table of one file, whose images all differ, and read its rows."""
-    count, dim = X.shape
-    place = Table(str(folder))
-    create_table(place, TableInfo("embeddings", FeatureContract("pixels", "00", {"name": "p"}, dim, "none"), "float32"))
-    schema = data_schema("float32", dim)
-    flat = pa.array(np.ascontiguousarray(X, np.float32).ravel())
-    names = [str(i) for i in range(count)]
-    columns = [names, [f"{i:064x}" for i in range(count)], labels, splits, [1] * count, [1] * count]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
-    arrays.append(pa.FixedSizeListArray.from_arrays(flat, dim))
-    commit_unit(
-        place, Unit("plan", 0, count), pa.Table.from_arrays(arrays, schema=schema), REJECT_SCHEMA.empty_table(), {}
-    )
-    return read_rows_of(place)
+    """Write a table whose images all differ, and read its rows."""
+    return read_rows_of(open_table(write_arrays(folder, X, labels, splits)))
 
 
 def clouds(count: int, num_classes: int, dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
