@@ -8,16 +8,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipeline import storage
+from pipeline import __version__, storage
 from pipeline.errors import ConfigError, PipelineError, WeightsError, WeightsUnavailable
 from pipeline.probe.options import ProbeOptions
-from pipeline.probe.suite import BackboneEntry, Dataset, Suite, load_suite
+from pipeline.probe.suite import DATA, BackboneEntry, Dataset, Suite, load_suite
 from pipeline.progress import ProgressCallback
 from pipeline.sources.options import SourceOptions
 
 logger = logging.getLogger(__name__)
 
-#: To be raised whenever the same table gives other numbers: then results of earlier versions are not taken over.
+#: To be raised whenever the same table gives other numbers, besides the package's version: then earlier results are
+#: not taken over.
 _PROTOCOL_VERSION = 1
 DONE, NOT_RUN = "done", "not run"
 
@@ -107,8 +108,8 @@ class _Run:
             source = source_of(dataset, self._options)
             require_source(source)
         except Exception as error:  # whatever it is, other datasets can be run
-            how = f" To get it: {dataset.get}" if dataset.get else ""
-            reason = f"{_reason(error)}{how}"
+            get = dataset.get.replace(DATA, self._options.data or DATA)
+            reason = _reason(error) + (f" To get it: {get}" if get else "")
             return [self._not_run(dataset, backbone, reason) for backbone in self._suite.backbones]
         return [self._cell(dataset, source, backbone) for backbone in self._suite.backbones]
 
@@ -146,7 +147,7 @@ class _Run:
             embedded = embed_dataset(source, backbone, table, options, self._on_progress)
         finally:
             self._after_embedding()
-        how = [_PROTOCOL_VERSION, dataset.splits.model_dump(), options.seed]
+        how = [__version__, _PROTOCOL_VERSION, dataset.splits.model_dump(), options.seed]
         key = content_key(table, options, *how)
         store = storage.store_for(output, options.table_storage_options)
         place = storage.join(output, f"results/{name}.json")

@@ -68,7 +68,7 @@ class Dataset(_Entry):
         homepage: Where it is described.
         citation: Its paper.
         licence: What is known of the terms of use.
-        get: How to get it.
+        get: How to get it, ``{data}`` as in the source.
         published: Numbers of others on it (percent), by the column that they belong in.
     """
 

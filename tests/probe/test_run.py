@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from datasets import ClassLabel, Features, Image
+from datasets import Dataset as Rows
 
 from jobs import probe as probe_job
 from pipeline.errors import ConfigError
-from pipeline.probe import ProbeOptions, probe
+from pipeline.probe import ProbeOptions, load_suite, probe
+from pipeline.probe.suite import BackboneEntry
+from pipeline.probe.tables import embed_dataset, source_of
 from tests import samples
 from tests.jobs.test_jobs import content, run
 
@@ -46,7 +52,7 @@ def test_probe__what_cannot_be_had_is_not_run_and_the_rest_is(
     given = options(
         tmp_path,
         data,
-        [{"name": "absent", "source": "{data}/absent", "get": "ask its authors"}, PHOTOS],
+        [{"name": "absent", "source": "{data}/absent", "get": "ask its authors, to {data}/absent"}, PHOTOS],
         {"name": "broken", "backbone": "microsoftvision-resnet50", "weights": str(broken)},
     )
     arguments = [text for name, value in given.items() for text in (f"--{name}", value)]
@@ -57,7 +63,7 @@ def test_probe__what_cannot_be_had_is_not_run_and_the_rest_is(
     assert [key for key, cell in cells.items() if cell["status"] == "done"] == [("photos", "pixels")]
     for backbone in ("pixels", "broken"):
         reason = cells["absent", backbone]["reason"]
-        assert "found nothing there. Check --source. To get it: ask its authors" in reason
+        assert f"found nothing there. Check --source. To get it: ask its authors, to {data}/absent" in reason
         assert cells["absent", backbone]["value"] is None
     assert "broken.safetensors" in cells["photos", "broken"]["reason"]
     assert "3 of 4 results are not there" in record["stderr"]
@@ -125,3 +131,26 @@ def test_probe__needs_data_only_where_a_source_asks_for_it(data: Path, tmp_path:
     assert [cell["dataset"] for cell in record["cells"]] == ["here"]
     with pytest.raises(ConfigError, match=r"Expected --only to name datasets of small \(photos, here\); got there"):
         probe(ProbeOptions(**options(tmp_path, None, [PHOTOS, here]), only=("there",)))
+
+
+def test_embed_dataset__a_dataset_of_the_hub_as_the_suite_has_it(tmp_path: Path) -> None:
+    (dataset,) = (entry for entry in load_suite("microsoft-vision").datasets if entry.name == "cifar-100")
+    given = ProbeOptions(suite="microsoft-vision", output=str(tmp_path / "out"), data=str(tmp_path))
+    labels = [ClassLabel(names=names) for names in (["apple", "bear", "cloud"], ["fruit", "other"])]
+    features = Features({"img": Image(), "fine_label": labels[0], "coarse_label": labels[1]})
+    for split, count in (("train", 6), ("test", 3)):
+        rows = [{"path": None, "bytes": samples.jpeg(i, 32, 32)} for i in range(count)]
+        classes = [i % 3 for i in range(count)]
+        place = tmp_path / "cifar-100" / "cifar100" / f"{split}-00000-of-00001.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        columns = {"img": rows, "fine_label": classes, "coarse_label": [0 if i == 0 else 1 for i in classes]}
+        Rows.from_dict(columns, features=features).to_parquet(place)
+    table = tmp_path / "out" / "table"
+    backbone = BackboneEntry(name="pixels", backbone="pixels")
+    record = embed_dataset(source_of(dataset, given), backbone, str(table), given, None)
+    assert record["ledger"]["embedded"] == 9
+    found = pq.read_table(table / "data")
+    assert found.schema.names == ["uri", "sha256", "label", "split", "width", "height", "embedding"]
+    pairs = Counter(zip(found["split"].to_pylist(), found["label"].to_pylist(), strict=True))
+    names = ("apple", "bear", "cloud")
+    assert pairs == {**{("train", name): 2 for name in names}, **{("test", name): 1 for name in names}}
