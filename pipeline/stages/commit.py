@@ -176,6 +176,7 @@ def commit_and_report(
     report = commit_block(block, table, finish, run, on_committed)
     costs = replace(report.costs, commit_s=time.perf_counter() - start, commit_peak_bytes=peak_bytes())
     report = replace(report, costs=costs)
+    pa.default_memory_pool().release_unused()  # up to 50 MB, which each of a node's processes would keep from then on
     return pa.Table.from_pylist([asdict(report)], schema=REPORT_SCHEMA)
 
 

@@ -18,6 +18,7 @@ from pipeline.heads.kinds import HeadKind
 from pipeline.heads.models import Layers
 from tests.heads.clouds import clouds, task
 from tests.heads.linear import linear_head
+from tests.heads.tables import contract
 
 KINDS = get_args(HeadKind)
 
@@ -149,7 +150,7 @@ def test_load_head__refuses_tensors_that_do_not_fit_its_description(tmp_path: Pa
     save_head(linear_head(), str(tmp_path))
     path = tmp_path / "head.json"
     description = json.loads(path.read_text())
-    for change in ({"classes": ["a", "b", "c"]}, {"contract": {**description["contract"], "embedding_dim": 7}}):
+    for change in ({"classes": ["a", "b", "c"]}, {"contract": contract(7).to_json()}):
         path.write_text(json.dumps({**description, **change}))
         with pytest.raises(TableError, match="incomplete or damaged"):
             load_head(str(tmp_path))
