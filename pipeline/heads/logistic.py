@@ -1,7 +1,8 @@
 """Multinomial logistic regression (a linear probe): exact, by L-BFGS in coordinates in which it is easy.
 
 Minimises the mean cross-entropy plus |W|² / (2 C N) over W of shape (K, D) on standardised features and over the bias,
-which is not penalised: scikit-learn's objective, so C means the same.
+which is not penalised: scikit-learn's objective, so C means the same; but of two classes, scikit-learn penalises the
+difference of their weights instead of both, so that its C is twice this one.
 
 L-BFGS takes hundreds of passes where features are correlated, as a network's are. At the start, where all classes are
 equally likely, the Hessian of each class is c S + I / (C N) with the features' covariance S and c = (1 - 1/K) / K, and
@@ -31,7 +32,8 @@ MAX_ITERATIONS = 1000
 #: Largest component of the gradient at which it stops: scikit-learn's own limit is 1e-4, which leaves up to 1e-2 of the
 #: loss where the penalty is weak.
 _GRADIENT_LIMIT = 1e-6
-#: Relative decrease of the loss in one iteration at which it stops: of the fast arithmetic, of the exact one.
+#: Decrease of the loss in one iteration at which it stops, relative to the loss where that is above 1: of the fast
+#: arithmetic, of the exact one.
 _FAST_DECREASE, _EXACT_DECREASE = 1e-5, 1e-6
 #: Corrections that L-BFGS remembers; SciPy's default.
 _MEMORY = 10
@@ -126,9 +128,8 @@ class _Problem:
         self._penalty = 1 / (C * num_rows)
         curvature = (1 - 1 / num_classes) / num_classes
         hessian = torch.from_numpy(curvature * correlation)
-        # A little more on the diagonal than the penalty, for rounding errors of the covariance.
-        hessian.diagonal().add_(self._penalty + 1e-7 * curvature)
-        self._factor = torch.linalg.cholesky(hessian).to(torch.float32).to(rows.device)
+        hessian.diagonal().add_(self._penalty)
+        self._factor = _cholesky(hessian, 1e-7 * curvature).to(torch.float32).to(rows.device)
         self._bias_scale = curvature**-0.5
         self.passes = 0
 
@@ -184,3 +185,19 @@ class _Problem:
             side[:K] = residual
             of_weight += side @ X
         return loss, of_weight[:K], of_bias
+
+
+def _cholesky(matrix: torch.Tensor, little: float) -> torch.Tensor:
+    """Return a factor of a matrix that may be indefinite by rounding errors, with as much on its diagonal as needed.
+
+    Such are correlations of more features than rows, or of features that are sums of others.
+    """
+    factor: torch.Tensor
+    while little < 1:
+        matrix.diagonal().add_(little)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not failed:
+            return factor
+        little *= 10
+    factor = torch.linalg.cholesky(matrix)  # says what is wrong with it: values that are not finite
+    return factor
