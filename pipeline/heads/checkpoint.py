@@ -22,8 +22,7 @@ from pipeline.storage import StorageOptions
 logger = logging.getLogger(__name__)
 
 #: Seconds of a training between two checkpoints, at least, and by how much it is longer than writing one takes.
-_INTERVAL_S, _TIMES_WRITING = 5.0, 20
-_MAX_BYTES = 2**36
+_INTERVAL_S, _TIMES_WRITING = 2.0, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class FolderCheckpoint:
         self._store = storage.store_for(folder, self.options)
         self._uri = f"{folder}/checkpoint.safetensors"
         self._known_key: str | None = None
-        self._written, self._next = False, time.monotonic() + self.interval_s
+        self._next = time.monotonic() + self.interval_s
 
     def load(self, stage: str) -> State | None:
         """Return what an interrupted training of the same key has left at a stage, None where there is nothing."""
@@ -103,7 +102,7 @@ class FolderCheckpoint:
         if self._store.info(self._uri) is None:
             return b""
         try:
-            data = self._store.read_bytes(self._uri, _MAX_BYTES)
+            data = self._store.read_bytes(self._uri)
             found = _metadata(data)
             load(data)  # or it is damaged
             fits = found["key"] == self._own_key()
@@ -117,7 +116,6 @@ class FolderCheckpoint:
                 self.folder,
             )
             return b""
-        self._written = True
         if found["stage"] != stage:
             return b""
         logger.info("Going on from the checkpoint in %s.", self.folder)
@@ -133,13 +131,14 @@ class FolderCheckpoint:
         tensors = {name: np.ascontiguousarray(value) for name, value in reached.tensors.items()}
         self._store.replace(self._uri, save(tensors, metadata))
         ended = time.monotonic()
-        self._written, self._next = True, ended + max(self.interval_s, _TIMES_WRITING * (ended - started))
+        self._next = ended + max(self.interval_s, _TIMES_WRITING * (ended - started))
 
     def remove(self) -> None:
-        """Remove what was written."""
-        if self._written and self.group.rank == 0:
+        """Remove what is there, this training's or another's: the folder has a head."""
+        if self.group.rank == 0:
             try:
-                self._store.remove(self._uri)
+                if self._store.info(self._uri) is not None:
+                    self._store.remove(self._uri)
             except OSError as error:  # it does no harm
                 logger.warning("The checkpoint in %s could not be removed: %s", self.folder, storage.explained(error))
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.heads.compute import from_stored
 from pipeline.heads.features import Features
 from pipeline.heads.group import Group
 
@@ -64,7 +65,7 @@ def spread(features: Features, num_classes: int, group: Group, device: torch.dev
     counts = torch.from_numpy(np.bincount(features.y, minlength=num_classes))
     shift = _shift(features, group, device)
     for values, _ in features.blocks():
-        X = torch.from_numpy(np.ascontiguousarray(values)).to(device).to(torch.float32) - shift
+        X = from_stored(values).to(device).to(torch.float32) - shift
         sums += X.sum(dim=0).cpu()
         squares += X.square_().sum(dim=0).cpu()
     group.add(sums, squares, counts)
@@ -100,7 +101,7 @@ def measure(features: Features, num_classes: int, group: Group, device: torch.de
     counts = torch.zeros(num_classes, dtype=torch.float64)
     shift = _shift(features, group, device)
     for values, places in features.blocks():
-        X = torch.from_numpy(np.ascontiguousarray(values)).to(device).to(torch.float32) - shift
+        X = from_stored(values).to(device).to(torch.float32) - shift
         y = torch.from_numpy(places).to(device)
         gram += (X.T @ X).cpu()
         part = torch.zeros((num_classes, D), dtype=torch.float32, device=device).index_add_(0, y, X)

@@ -50,7 +50,7 @@ class HeadOptions(Options):
     )
     weight_decay: float = Field(0.01, ge=0, description="mlp: share of a weight that a step of size 1 takes away.")
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="mlp: share of hidden values that are put to zero in training (0 to 1)."
+        0.3, ge=0, lt=1, description="mlp: share of hidden values that are put to zero in training (0 to 1)."
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="mlp: share of each label that is spread over all classes (0 to 1)."

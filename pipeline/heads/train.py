@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,20 +12,26 @@ from pipeline import storage
 from pipeline.contract import require_same_features
 from pipeline.errors import ConfigError
 from pipeline.heads.artefact import Head, load_head, save_head
+from pipeline.heads.checkpoint import FolderCheckpoint
 from pipeline.heads.features import MemoryFeatures
 from pipeline.heads.fit import fit_head
 from pipeline.heads.metrics import observe, summarise
 from pipeline.heads.options import EvaluateOptions, TrainOptions
 from pipeline.heads.parts import TEST, VALIDATION, Parts, divide, free_memory_bytes
 from pipeline.heads.rows import TRAIN, in_order, read_rows_of
+from pipeline.heads.shares import training_key
 from pipeline.heads.task import FitTask
 from pipeline.table import open_table
 
 logger = logging.getLogger(__name__)
 
 
-def train(options: TrainOptions) -> dict[str, Any]:
+def train(options: TrainOptions, fit: Callable[[FitTask], Head] = fit_head) -> dict[str, Any]:
     """Train a head and save it.
+
+    Args:
+        options: How.
+        fit: Fits it, here or elsewhere.
 
     Returns:
         The record: the head's classes, configuration and metrics by split.
@@ -41,7 +48,9 @@ def train(options: TrainOptions) -> dict[str, Any]:
     features = {name: parts.features(name, memory_bytes) for name in (TRAIN, VALIDATION, TEST)}
     streamed = not isinstance(features[TRAIN], MemoryFeatures)
     _describe(parts, streamed)
-    head = fit_head(FitTask(options, rows.contract, parts.classes, features[TRAIN], features[VALIDATION]))
+    checkpoint = FolderCheckpoint(options.head, lambda: training_key(options, parts), options.table_storage_options)
+    task = FitTask(options, rows.contract, parts.classes, features[TRAIN], features[VALIDATION], checkpoint=checkpoint)
+    head = fit(task)
     metrics = {
         name: summarise(observe(head, part, parts.names), options.seed) for name, part in features.items() if len(part)
     }
@@ -54,6 +63,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     }
     head = replace(head, config=config, metrics=metrics)
     save_head(head, options.head, options.table_storage_options)
+    checkpoint.remove()
     return {
         "job": "train",
         "status": "done",

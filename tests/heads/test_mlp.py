@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 def fit(rows: MemoryFeatures, validation: MemoryFeatures, **options: Any) -> Any:
     classes = tuple(str(place) for place in range(int(rows.y.max()) + 1))
-    options = {"learning_rate": 0.01, **options}
+    options = {"learning_rate": 0.01, "dropout": 0.0, **options}  # as suits networks this small
     task = FitTask(HeadOptions(kind="mlp", device="cpu", **options), contract(DIM), classes, rows, validation)
     return fit_mlp(task)
 
