@@ -14,6 +14,7 @@ from jobs.text import (
     random_weights_lines,
     seed_lines,
 )
+from pipeline.errors import ConfigError
 from pipeline.heads import TrainOptions, train
 
 
@@ -51,9 +52,19 @@ def _chosen(record: dict[str, Any]) -> str:
     return f"epoch {config['best_epoch']} of {config['history'][-1]['epoch']}"
 
 
+def _train(options: TrainOptions) -> dict[str, Any]:
+    if not options.num_workers:
+        if options.use_gpu:
+            raise ConfigError("Expected --num-workers with --use-gpu. For a GPU of this machine, use --device cuda.")
+        return train(options)
+    from pipeline.train_workers import WorkersFit  # imports Ray
+
+    return train(options, WorkersFit(options))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the job and return its exit code."""
-    return run_job("train", TrainOptions, lambda options, _: train(options), summary, argv)
+    return run_job("train", TrainOptions, lambda options, _: _train(options), summary, argv)
 
 
 if __name__ == "__main__":

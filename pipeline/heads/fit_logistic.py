@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from pipeline.heads import logistic
 from pipeline.heads.artefact import Head
+from pipeline.heads.checkpoint import State
 from pipeline.heads.compute import Standardised, fast_dtype
 from pipeline.heads.features import Features, MemoryFeatures, StreamedFeatures, Values
 from pipeline.heads.logistic import Fit, Weights
 from pipeline.heads.models import Layers
 from pipeline.heads.span import SHARE, Span, span_of
+from pipeline.heads.sweep_state import Reached, to_state
 from pipeline.heads.task import FitTask
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ _LAST_STEP = 1 / 8
 _PAST_THE_PEAK = 2
 #: Multiply-adds of one product with all rows from which the faster arithmetic pays: some milliseconds.
 _FAST_PAYS = 2**28
+#: Names of the training's state in the checkpoint: while C is chosen, and once it is, on all of the streamed rows.
+_SWEEP, _ALL_ROWS = "logistic sweep", "logistic on all rows"
 
 
 def fit_logistic(task: FitTask) -> Head:
@@ -41,12 +45,17 @@ def fit_logistic(task: FitTask) -> Head:
     rows.
     """
     if isinstance(task.train, StreamedFeatures) and task.options.C is None and len(task.validation):
-        sample = _sampled(task)
-        chosen = _Sweep(sample).head()
-        task = replace(task, options=task.options.model_copy(update={"C": chosen.config["C"]}), start=chosen)
-        head = _Sweep(task).head()
-        return replace(head, config={**head.config, "sweep": chosen.config["sweep"], "sweep_rows": len(sample.train)})
-    return _Sweep(task).head()
+        chosen: dict[str, Any]
+        if state := task.checkpoint.load(_ALL_ROWS):
+            chosen, start = state.notes["chosen"], None
+        else:
+            sample = _sampled(task)
+            start = _Sweep(sample, _SWEEP).head()
+            chosen = {"C": start.config["C"], "sweep": start.config["sweep"], "sweep_rows": len(sample.train)}
+        task = replace(task, options=task.options.model_copy(update={"C": chosen["C"]}), start=start)
+        head = _Sweep(task, _ALL_ROWS, chosen).head()
+        return replace(head, config=head.config | chosen)
+    return _Sweep(task, _SWEEP).head()
 
 
 def _sampled(task: FitTask) -> FitTask:
@@ -58,12 +67,18 @@ def _sampled(task: FitTask) -> FitTask:
 
 
 class _Sweep:
-    """The fits so far, each started from the one with the nearest C."""
+    """The fits so far, each started from the one with the nearest C.
 
-    def __init__(self, task: FitTask) -> None:
-        self._task = task
+    Args:
+        task: What is fitted.
+        stage: Name of its state in the checkpoint, which it goes on from.
+        chosen: What was chosen before, for that state.
+    """
+
+    def __init__(self, task: FitTask, stage: str, chosen: dict[str, Any] | None = None) -> None:
+        self._task, self._stage, self._chosen = task, stage, chosen
+        self._reached = Reached.of(task.checkpoint.load(stage))
         self._mean, self._scale = task.moments.standardisation()
-        self._num_classes = len(task.classes)
         D = task.train.embedding_dim
         self._span: Span | None = None
         if isinstance(task.train, MemoryFeatures) and task.group.size == 1 and len(task.train) < SHARE * D:
@@ -74,10 +89,9 @@ class _Sweep:
         else:
             Z = self._rows.features.X.astype(np.float64)  # type: ignore[attr-defined]  # in memory, see above
             self._correlation = Z.T @ Z / len(Z)
-        if len(task.train) * D * self._num_classes >= _FAST_PAYS:
+        if len(task.train) * D * len(task.classes) >= _FAST_PAYS:
             self._rows.dtype = fast_dtype(task.device)
-        self._fits: dict[float, Fit] = {}
-        self._accuracy: dict[float, float] = {}
+        self._fits, self._accuracy = self._reached.fits, self._reached.accuracy
 
     def _standardise(self, X: Values) -> NDArray[np.float64]:
         return (X.astype(np.float64) - self._mean) / self._scale
@@ -136,6 +150,8 @@ class _Sweep:
         return min(self._accuracy, key=lambda C: (-self._accuracy[C], C))
 
     def _score(self, C: float, validation: Standardised) -> float:
+        if C in self._accuracy:
+            return self._accuracy[C]
         fit = self._fit(C)
         weight, bias = (torch.from_numpy(part).to(validation.device) for part in (fit.weight, fit.bias))
         correct = 0
@@ -157,10 +173,17 @@ class _Sweep:
             task.group,
             self._start(C),
             polish,
+            lambda *point: task.checkpoint.save(self._stage, lambda: self._state(C, point)),
         )
         return fit
 
+    def _state(self, C: float, point: tuple[Weights, Weights]) -> State:
+        return to_state(Reached(self._fits, self._accuracy, C, point), {"chosen": self._chosen})
+
     def _start(self, C: float) -> tuple[Weights, Weights] | None:
+        if self._reached.C == C:
+            self._reached.C = None
+            return self._reached.point
         if self._fits:
             nearest = self._fits[min(self._fits, key=lambda other: abs(np.log(other / C)))]
             return nearest.weight, nearest.bias

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
 from pipeline.contract import require_same_features
@@ -20,11 +21,18 @@ from pipeline.heads.parts import TEST, VALIDATION, Parts, divide, free_memory_by
 from pipeline.heads.rows import TRAIN, Rows, in_order, read_rows_of
 from pipeline.table import open_table
 
+if TYPE_CHECKING:
+    from pipeline.heads.task import FitTask
+
 logger = logging.getLogger(__name__)
 
 
-def train(options: TrainOptions) -> dict[str, Any]:
+def train(options: TrainOptions, fit: Callable[[FitTask], Head] | None = None) -> dict[str, Any]:
     """Train a head and save it.
+
+    Args:
+        options: How.
+        fit: Fits it elsewhere; unset: in this process.
 
     Returns:
         The record: the head's classes, configuration and metrics by split; ``notes``, what may surprise about the
@@ -36,10 +44,12 @@ def train(options: TrainOptions) -> dict[str, Any]:
             where ``strict_splits`` forbids it, or there is nothing to measure a learning curve on.
     """
     # They import PyTorch and SciPy, which who evaluates or predicts need not wait for.
+    from pipeline.heads.checkpoint import FolderCheckpoint
     from pipeline.heads.curve import require_measured
     from pipeline.heads.fit import fit_head
     from pipeline.heads.leaks import find_leaks
     from pipeline.heads.repeats import seed_notes
+    from pipeline.heads.shares import training_key
     from pipeline.heads.task import FitTask
 
     started = time.perf_counter()
@@ -59,8 +69,17 @@ def train(options: TrainOptions) -> dict[str, Any]:
     notes = [*label_notes(parts), *leaks.notes, *seed_notes(parts, options, streamed)]
     for note in notes:
         logger.warning("%s", note)
-    task = FitTask(options, rows.contract, parts.classes, features[TRAIN], features[VALIDATION], start=before)
-    head = fit_head(task)
+    checkpoint = FolderCheckpoint(options.head, lambda: training_key(options, parts), options.table_storage_options)
+    task = FitTask(
+        options,
+        rows.contract,
+        parts.classes,
+        features[TRAIN],
+        features[VALIDATION],
+        start=before,
+        checkpoint=checkpoint,
+    )
+    head = (fit or fit_head)(task)
     outcomes = {name: observe(head, part, parts.names) for name, part in features.items() if len(part)}
     metrics = {name: summarise(outcome, options.seed) for name, outcome in outcomes.items()}
     without_leaked = leaks.without_leaked(outcomes, options.seed)
@@ -79,6 +98,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     }
     head = replace(head, config=config, metrics=metrics)
     save_head(head, options.head, options.table_storage_options)
+    checkpoint.remove()
     return {
         "job": "train",
         "status": "done",
