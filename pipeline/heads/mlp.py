@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from pipeline.heads.moments import Spread, spread
 from pipeline.heads.network import Loss, Network
 from pipeline.heads.options import HeadOptions
 from pipeline.heads.task import FitTask
+
+logger = logging.getLogger(__name__)
 
 #: Steps of an epoch that a batch size is chosen for, where none is asked for, and the bounds of that size: small ones
 #: learn more in an epoch of few rows, large ones are computed faster.
@@ -40,7 +43,12 @@ def fit_mlp(task: FitTask) -> Head:
     """
     options = task.options
     measured = spread(task.train, len(task.classes), task.group, task.device)
+    older = _older(task)
+    if older is not None:  # whose first layer was trained on features with its own standardisation
+        measured = replace(measured, mean=older.mean, scale=older.scale)
     training = _Training(task, measured)
+    if older is not None:
+        training.network.load([(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in older.layers])
     if state := task.checkpoint.load(_STAGE):
         training.resume(state)
     while not training.done:
@@ -63,6 +71,32 @@ def fit_mlp(task: FitTask) -> Head:
     }
     layers = Layers(measured.mean, measured.scale, training.network.layers())
     return Head("mlp", task.classes, task.contract, layers, config=config)
+
+
+def _older(task: FitTask) -> Layers | None:
+    """Return the layers to start from, on this task's classes: of the head to start from, if it is of this kind.
+
+    A new class begins with no weights and the mean bias, so that it is neither likely nor ruled out.
+    """
+    if task.start is None:
+        return None
+    model, widths = task.start.model, list(task.options.hidden)
+    if task.start.kind != "mlp" or not isinstance(model, Layers) or [len(b) for _, b in model.layers[:-1]] != widths:
+        logger.warning(
+            "Expected an mlp of --hidden %s to start from, got a head of kind %s%s: starting from nothing.",
+            ",".join(map(str, widths)),
+            task.start.kind,
+            "" if not isinstance(model, Layers) else f" with layers of {[len(bias) for _, bias in model.layers]}",
+        )
+        return None
+    old_weight, old_bias = model.layers[-1]
+    weight = np.zeros((len(task.classes), old_weight.shape[1]), np.float32)
+    bias = np.full(len(task.classes), old_bias.mean(), np.float32)
+    places = {name: place for place, name in enumerate(task.start.classes)}
+    for row, name in enumerate(task.classes):
+        if name in places:
+            weight[row], bias[row] = old_weight[places[name]], old_bias[places[name]]
+    return Layers(model.mean, model.scale, (*model.layers[:-1], (weight, bias)))
 
 
 @dataclass

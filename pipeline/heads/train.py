@@ -69,7 +69,9 @@ def train(options: TrainOptions, fit: Callable[[FitTask], Head] | None = None) -
     notes = [*label_notes(parts), *leaks.notes, *seed_notes(parts, options, streamed)]
     for note in notes:
         logger.warning("%s", note)
-    checkpoint = FolderCheckpoint(options.head, lambda: training_key(options, parts), options.table_storage_options)
+    checkpoint = FolderCheckpoint(
+        options.head, lambda: training_key(options, parts, before), options.table_storage_options
+    )
     task = FitTask(
         options,
         rows.contract,

@@ -135,3 +135,26 @@ def test_logistic__starts_from_an_older_head_and_lands_at_the_same_optimum(tmp_p
     warm = train(TrainOptions(table=uri, head=str(tmp_path / "warm"), C=0.1, from_head=str(tmp_path / "cold")))
     assert warm["config"]["passes"] < cold["config"]["passes"] / 2
     assert warm["config"]["loss"] == pytest.approx(cold["config"]["loss"], rel=1e-4)
+
+
+def test_mlp__starts_from_an_older_head(tmp_path: Path) -> None:
+    old = table_of(tmp_path / "old", [0, 1, 2], 300)
+    first = train(TrainOptions(table=old, head=str(tmp_path / "before"), kind="mlp", hidden=(32,), epochs=20))
+    new = table_of(tmp_path / "new", [0, 1, 2, 3], 400)
+    records = [
+        train(TrainOptions(table=new, head=str(tmp_path / name), kind="mlp", hidden=(32,), epochs=1, from_head=start))
+        for name, start in (("warm", str(tmp_path / "before")), ("cold", None))
+    ]
+    warm, cold = (record["config"]["history"][0]["loss"] for record in records)
+    assert first["metrics"]["test"]["top1"] > 0.7
+    assert warm < 0.7 * cold, "its first epoch begins where the older head was"
+
+
+def test_mlp__another_width_starts_from_nothing_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = table_of(tmp_path / "t", [0, 1, 2], 60)
+    train(TrainOptions(table=uri, head=str(tmp_path / "h"), kind="mlp", hidden=(8,), epochs=1))
+    options = TrainOptions(
+        table=uri, head=str(tmp_path / "h2"), kind="mlp", hidden=(16,), epochs=1, from_head=str(tmp_path / "h")
+    )
+    train(options)
+    assert "Expected an mlp of --hidden 16 to start from, got a head of kind mlp with layers of [8, 3]" in caplog.text
