@@ -147,7 +147,7 @@ def test_mlp__starts_from_an_older_head(tmp_path: Path) -> None:
     ]
     warm, cold = (record["config"]["history"][0]["loss"] for record in records)
     assert first["metrics"]["test"]["top1"] > 0.7
-    assert warm < 0.7 * cold, "its first epoch begins where the older head was"
+    assert warm < 0.85 * cold, "its first epoch begins where the older head was"
 
 
 def test_mlp__another_width_starts_from_nothing_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
