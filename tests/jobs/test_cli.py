@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from jobs import cli, doctor, embed, evaluate, export, predict, train, verify
 from jobs.cli import ProgressLine, describe, run_job
@@ -19,7 +18,7 @@ from pipeline.embed import EmbedOptions
 from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects, VerificationFailed
 from pipeline.export import ExportOptions
 from pipeline.heads import EvaluateOptions, TrainOptions
-from pipeline.options import Options, explain, flags
+from pipeline.options import Options, flags
 from pipeline.predict import PredictOptions
 from pipeline.progress import Progress
 from pipeline.verify import VerifyOptions
@@ -104,10 +103,8 @@ def test_parse__a_tuple_is_given_with_commas() -> None:
 def test_parse__an_option_of_one_letter_has_one_dash() -> None:
     options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0.5", "-k", "7"])
     assert (options.C, options.k) == (0.5, 7)
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(ConfigError, match="^Option -C: input should be greater than 0"):
         cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0"])
-    assert "-C: " in explain(caught.value)
-    assert "--C" not in explain(caught.value)
 
 
 @pytest.mark.parametrize("arguments", [["--nonsense", "1"], ["--unit-size"], ["stray"], ["--sourc", "x"]])
