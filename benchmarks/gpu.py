@@ -64,13 +64,13 @@ def embed(images: Path, table: Path, cache_dir: Path, decode: str) -> dict[str, 
     log = table.with_name(f"{table.name}.log")
     with _utilisation() as utilisation:
         run_ = run("jobs.embed", *options, "--weights", "random:0", "--decode", decode, "--json", log=log)
-    first, steady, count = commits(table, run_.started)
+    committed = commits(table, run_.started)
     at_work = [one for one in utilisation if one > 0.05]  # before and after, the device is idle anyway
     return {
-        "images": count,
-        "whole_images_per_s": count / run_.seconds,
-        "steady_images_per_s": steady,
-        "first_commit_s": first,
+        "images": committed.images,
+        "whole_images_per_s": committed.images / run_.seconds,
+        "steady_images_per_s": committed.images_per_s,
+        "first_commit_s": committed.first_s,
         "seconds": run_.seconds,
         "engine_busy": run_.told["engine_busy"],
         "gpu_utilisation": float(np.mean(at_work)) if at_work else None,

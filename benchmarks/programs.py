@@ -65,12 +65,36 @@ def run(module: str, *arguments: str, log: Path, environment: dict[str, str] | N
     return Run(started, seconds, watch.peak_bytes, watch.cpu_s, json.loads(output.strip().splitlines()[-1]))
 
 
-def commits(table: Path, started: float) -> tuple[float, float | None, int]:
-    """Return when a run's first unit was committed, the images/s from then to the last, and the images in all."""
+def busy_s() -> float:
+    """Return the processor seconds that all programs of this machine have used since it started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """What a run's committed units tell.
+
+    Args:
+        first_s: Seconds from the command to the first one.
+        images: Images in all.
+        steady_images: Images after the first one.
+        images_per_s: Their rate, from the first one to the last; None where there is just one.
+    """
+
+    first_s: float
+    images: int
+    steady_images: int
+    images_per_s: float | None
+
+
+def commits(table: Path, started: float) -> Commits:
+    """Return what a table's data files tell of the run that made all of them."""
     units = sorted((path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in table.glob("data/*.parquet"))
-    (first, _), *others = units
-    rate = sum(rows for _, rows in others) / (others[-1][0] - first) if others else None
-    return first - started, rate, sum(rows for _, rows in units)
+    (first, rows), *others = units
+    steady = sum(rows for _, rows in others)
+    rate = steady / (others[-1][0] - first) if others else None
+    return Commits(first - started, rows + steady, steady, rate)
 
 
 class _Watch:

@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--seconds", type=float, default=3.0)
     asked = parser.parse_args()
     decode = decode_rate(list(files(asked.folder)), asked.seconds)
     model, engine = model_rate(asked.precision, asked.seconds)

@@ -64,7 +64,8 @@ def simulate(
         marks: Takes the time when all is planned.
         on_progress: Called a few times a second.
     """
-    backbone = sleeping_backbone(point.unit_s * point.batch / point.images, folder / "together", point.actors)
+    batch_s = point.unit_s * point.batch / point.images
+    backbone = sleeping_backbone(batch_s, folder / "together", point.actors, apart_s=point.unit_s)
     table = open_table(str(folder / "table"))
     target = embedding_target(table, TableInfo("embeddings", backbone.contract, "float32"), backbone)
     options = RunOptions(num_actors=point.actors, batch_size=point.batch, unit_size=point.images)
@@ -106,7 +107,7 @@ def _stopping(point: Point) -> ProgressCallback:
 
 
 def _figures(point: Point, commits: list[float], usage: Usage, marks: dict[str, float]) -> dict[str, Any]:
-    # Whole rounds, a unit of each actor: engines that began together end together, and commits come in clumps.
+    # Whole rounds, a unit of each actor: engines keep the distance in time at which they began.
     rounds = len(commits) // point.actors
     first, last = point.actors * max(1, rounds // 3) - 1, len(commits) - point.actors - 1
     begin, end = commits[first], commits[last]
@@ -140,7 +141,7 @@ def show(figures: list[dict[str, Any]]) -> None:
     print(
         "\nSIMULATION: engines that only sleep, images that are made when they are read, nodes that share this machine."
     )
-    print("Processor time (ms a unit) is of all processes of a kind; cores busy, of all of them.\n")
+    print("Processor time (ms a unit, s of 1,000) is of all processes of a kind; cores busy, of all of them.\n")
     print("| actors | unit (s) | planned | units/s | efficiency | cores busy | " + " | ".join(KINDS) + " | start (s) |")
     print("|---|" + "---|" * (6 + len(KINDS)))
     for one in figures:

@@ -131,26 +131,35 @@ class SleepingBackbone(BackboneSpec):
         seconds_per_batch: How long each batch takes.
         together: Folder in which engines wait until there are ``num_engines``, so that none begins while others start.
         num_engines: How many there will be.
+        apart_s: Over how many seconds their beginnings are spread. Those that began together would go on together, and
+            all units of a round be committed at once, which real engines don't do.
     """
 
     seconds_per_batch: float = 0.0
     together: str = ""
     num_engines: int = 1
+    apart_s: float = 0.0
 
     def load(self, spec: EngineSpec, layout: Layout, limits: Limits) -> Engine:  # noqa: ARG002
         """Return the engine, once all others are ready, too."""
-        folder = Path(self.together)
-        folder.joinpath(str(time.time_ns())).touch()
+        folder, name = Path(self.together), str(time.time_ns())
+        folder.joinpath(name).touch()
         give_up_at = time.monotonic() + _TOGETHER_S
         while (ready := len(list(folder.iterdir()))) < self.num_engines:
             if time.monotonic() > give_up_at:
                 raise TimeoutError(f"Expected {self.num_engines} engines within {_TOGETHER_S:.0f} s, got {ready}.")
             time.sleep(0.2)
+        place = sum(other.name < name for other in folder.iterdir()) / self.num_engines
+        time.sleep(place * self.apart_s)
         return SleepingEngine(spec.batch_size or 1, self.seconds_per_batch)
 
 
 def sleeping_backbone(
-    seconds_per_batch: float, together: Path, num_engines: int, preset: Preprocessing = PIXELS_PRESET
+    seconds_per_batch: float,
+    together: Path,
+    num_engines: int,
+    preset: Preprocessing = PIXELS_PRESET,
+    apart_s: float = 0.0,
 ) -> SleepingBackbone:
     """Return a backbone whose features are an image's own pixels."""
     together.mkdir(parents=True)
@@ -162,4 +171,5 @@ def sleeping_backbone(
         seconds_per_batch=seconds_per_batch,
         together=str(together),
         num_engines=num_engines,
+        apart_s=apart_s,
     )

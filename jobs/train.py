@@ -6,7 +6,15 @@ import sys
 from typing import Any
 
 from jobs.cli import run_job
-from jobs.text import curve_lines, leak_lines, metrics_line, random_weights_lines, seed_lines
+from jobs.text import (
+    before_after_lines,
+    curve_lines,
+    leak_lines,
+    metrics_line,
+    random_weights_lines,
+    seed_lines,
+)
+from pipeline.errors import ConfigError
 from pipeline.heads import TrainOptions, train
 
 
@@ -18,6 +26,7 @@ def summary(record: dict[str, Any]) -> str:
             f"Trained a {record['kind']} head on {len(record['classes'])} classes in {record['seconds']:.1f} s "
             f"({_chosen(record)}).",
             *(metrics_line(name, metrics) for name, metrics in record["metrics"].items()),
+            *_before_after(record["before_after"]),
             *(seed_lines(record["seeds"]) if "seeds" in record else ()),
             *(curve_lines(record["learning_curve"]) if "learning_curve" in record else ()),
             *(f"Note: {note}" for note in record["notes"]),
@@ -25,6 +34,10 @@ def summary(record: dict[str, Any]) -> str:
             f"Head: {record['head']}",
         ]
     )
+
+
+def _before_after(report: dict[str, Any] | None) -> list[str]:
+    return [] if report is None else ["Against the older head:", *before_after_lines(report)]
 
 
 def _chosen(record: dict[str, Any]) -> str:
@@ -39,9 +52,19 @@ def _chosen(record: dict[str, Any]) -> str:
     return f"epoch {config['best_epoch']} of {config['history'][-1]['epoch']}"
 
 
+def _train(options: TrainOptions) -> dict[str, Any]:
+    if not options.num_workers:
+        if options.use_gpu:
+            raise ConfigError("Expected --num-workers with --use-gpu. For a GPU of this machine, use --device cuda.")
+        return train(options)
+    from pipeline.train_workers import WorkersFit  # imports Ray
+
+    return train(options, WorkersFit(options))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the job and return its exit code."""
-    return run_job("train", TrainOptions, lambda options, _: train(options), summary, argv)
+    return run_job("train", TrainOptions, lambda options, _: _train(options), summary, argv)
 
 
 if __name__ == "__main__":

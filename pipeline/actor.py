@@ -14,10 +14,12 @@ from pipeline import storage
 from pipeline.backbones import Backbone, Preprocessing, load_backbone
 from pipeline.contract import FeatureContract
 from pipeline.cores import keep_to_a_share
-from pipeline.engines import Engine, load_engine, load_file_engine
+from pipeline.engines import Engine, SharedEngine, load_engine, load_file_engine
 from pipeline.images import Limits
 from pipeline.layout import EngineSpec, Layout
 from pipeline.monitor import EmbedReporter
+from pipeline.stages.busy import Busy
+from pipeline.stages.derive import Derive, derive_unit
 from pipeline.stages.embed import embed_unit, give_up
 
 logger = logging.getLogger(__name__)
@@ -83,9 +85,10 @@ class EmbedActor:
         embedding_type: pa.DataType,
         companion: Any,
         limits: Limits,
+        derive: Derive | None,
     ) -> None:
-        self._embedding_type, self._report = embedding_type, EmbedReporter(companion)
-        self._turn = threading.Lock()
+        self._embedding_type, self._report, self._derive = embedding_type, EmbedReporter(companion), derive
+        self._turn, self._busy = threading.Lock(), Busy()
         self._engine: Engine | Exception
         try:
             if layout.num_threads is not None:
@@ -96,10 +99,15 @@ class EmbedActor:
             self._engine = error
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Embed one unit."""
+        """Embed one unit; what is derived of its embeddings, if anything is, leaves in their place."""
+        block = self._embed(block)
+        return block if self._derive is None else derive_unit(block, self._derive)
+
+    def _embed(self, block: pa.Table) -> pa.Table:
         if isinstance(self._engine, Exception):
             return give_up(block, self._embedding_type, self._engine)
         try:
-            return embed_unit(self._engine, block, self._embedding_type, self._report, self._turn)
+            turn = None if isinstance(self._engine, SharedEngine) else self._turn
+            return embed_unit(self._engine, block, self._embedding_type, self._report, turn, self._busy)
         finally:
             self._report.flush()

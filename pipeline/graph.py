@@ -10,10 +10,9 @@ from typing import Any, cast
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.data._internal.execution.backpressure_policy import ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
 from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
 
 from pipeline import ahead
@@ -26,51 +25,21 @@ from pipeline.monitor import ReadReporter
 from pipeline.sources import Source
 from pipeline.stages.commit import Finish, UnitReport, commit_and_report
 from pipeline.stages.costs import Costs
+from pipeline.stages.derive import Derive
 from pipeline.stages.read import read_block
 from pipeline.table import Table, Unit
+from pipeline.units import PlannedUnits, one_by_one
 
 logger = logging.getLogger(__name__)
 
-#: What a container is taken to hold as long as nobody has read it, for estimates of memory.
-_UNKNOWN_IMAGES = 1024
 # A task whose process dies is tried once more, wherever there is room; a unit that dies twice is left to the next pass,
 # which reads it image by image. (Ray Data's own default is to try for ever.) Actors restart as often as it takes: each
 # restart costs a unit one of its two tries, so an image can't keep them at it, while spot nodes may go for days.
 _MAX_RETRIES, _MAX_ACTOR_RESTARTS = 1, -1
-# Units in an actor at once. One is in the engine, in the one thread that Ray Data has for that; meanwhile another comes
-# in from the object store, or goes out. One by one, the engine waited 17 ms a unit (docs/performance.md, "Scale").
+# Units in an actor at once, at least. Also where it works on one, in the one thread that Ray Data has for that, another
+# comes in from the object store meanwhile, or goes out. One by one, the engine waited 17 ms a unit
+# (docs/performance.md, "Scale").
 _CALLS_PER_ACTOR = 2
-
-
-class PlannedUnits(Datasource):
-    """The units to do, as read tasks: one task, one unit, one block."""
-
-    def __init__(self, units: Sequence[Unit], read: Callable[[Unit], Iterator[pa.Table]], bytes_per_image: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._units, self._read, self._bytes_per_image = units, read, bytes_per_image
-
-    def get_name(self) -> str:
-        """Name the operator in Ray's dashboard."""
-        return "ReadUnit"
-
-    def estimate_inmemory_data_size(self) -> int:
-        """Return the bytes of all units' blocks."""
-        return sum(unit.num_images or _UNKNOWN_IMAGES for unit in self._units) * self._bytes_per_image
-
-    def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:  # noqa: ARG002
-        """Return one task a unit; the units are the parallelism."""
-        return [
-            ReadTask(
-                partial(self._read, unit),
-                BlockMetadata(
-                    num_rows=unit.num_images,
-                    size_bytes=(unit.num_images or _UNKNOWN_IMAGES) * self._bytes_per_image,
-                    input_files=None,
-                    exec_stats=None,
-                ),
-            )
-            for unit in self._units
-        ]
 
 
 def embed_units(
@@ -83,6 +52,7 @@ def embed_units(
     *,
     limits: Limits,
     embedding_type: pa.DataType,
+    derive: Derive | None,
     finish: Finish,
     run: dict[str, Any],
     companion: Any,
@@ -101,6 +71,7 @@ def embed_units(
         layout: How the stages share the cluster.
         limits: What a single image may cost.
         embedding_type: Arrow type of the embeddings.
+        derive: What the actors make of the embeddings, to travel on in their place; None: nothing.
         finish: Makes the data files' columns, see `pipeline.stages.commit.commit_block`.
         run: What identifies the run.
         companion: The handle of the run's companion.
@@ -118,37 +89,37 @@ def embed_units(
     """
     side = backbone.preprocessing.crop
     bytes_per_image = side * side * 3 + 512
-    with _data_context(callbacks, layout):
-        blocks = _graph(
-            PlannedUnits(
-                units,
-                partial(
-                    read_block,
-                    table=table,
-                    source=source,
-                    preprocessing=backbone.preprocessing,
-                    limits=limits,
-                    memory=memory,
-                    alone=frozenset(alone),
-                    listener=ReadReporter(companion),
-                    for_gpu=spec.decode == "gpu",
-                ),
-                bytes_per_image,
-            ),
-            (backbone, spec, layout, embedding_type, companion, limits),
-            partial(
-                commit_and_report,
-                table=table,
-                finish=finish,
-                run=run,
-                on_committed=memory.add if memory is not None else None,
-            ),
-            layout,
-            len(units),
-        )
+    planned = PlannedUnits(
+        units,
+        partial(
+            read_block,
+            table=table,
+            source=source,
+            preprocessing=backbone.preprocessing,
+            limits=limits,
+            memory=memory,
+            alone=frozenset(alone),
+            listener=ReadReporter(companion),
+            for_gpu=spec.decode == "gpu",
+        ),
+        bytes_per_image,
+    )
+    commit = partial(
+        commit_and_report,
+        table=table,
+        finish=finish,
+        run=run,
+        on_committed=memory.add if memory is not None else None,
+    )
+    at_work: dict[str, Any] = {}
+    with _data_context(callbacks, layout), one_by_one(planned, at_work):
+        actor_arguments = (backbone, spec, layout, embedding_type, companion, limits, derive)
+        blocks = _graph(planned, actor_arguments, commit, layout)
         for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in cast(pa.Table, batch).to_pylist():
-                yield UnitReport(**{**row, "costs": Costs(**row["costs"])})
+                report = UnitReport(**{**row, "costs": Costs(**row["costs"])})
+                at_work.pop(report.name, None)
+                yield report
 
 
 def _graph(
@@ -156,8 +127,8 @@ def _graph(
     actor_arguments: tuple[Any, ...],
     commit: Callable[[pa.Table], pa.Table],
     layout: Layout,
-    num_units: int,
 ) -> Dataset:
+    num_units = len(units.units)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RayDeprecationWarning)  # Ray 2.60 has no other way yet to set these limits
         pixels = ray.data.read_datasource(
@@ -178,7 +149,7 @@ def _graph(
                 min_size=1,
                 initial_size=min(layout.num_actors, num_units),
                 max_size=layout.max_actors,
-                max_tasks_in_flight_per_actor=2 * layout.units_at_once,
+                max_tasks_in_flight_per_actor=layout.units_sent,
                 max_concurrent_calls_per_actor=max(_CALLS_PER_ACTOR, layout.units_at_once),
                 enable_true_multi_threading=layout.units_at_once > 1,
             ),

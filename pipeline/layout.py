@@ -9,7 +9,7 @@ from pipeline.choices import Decoder, Device, EngineName, Precision
 from pipeline.cluster import Resources
 from pipeline.engines import choose_engine, cuda_here
 from pipeline.errors import ConfigError
-from pipeline.run_options import EmbeddingOptions
+from pipeline.run_options import UNIT_SIZE, EmbeddingOptions
 
 #: CPUs of one read task beside a CPU engine: two fit into the half of what the actor leaves that Ray Data lets reading
 #: have on a node of two CPUs.
@@ -27,9 +27,15 @@ _CORES_PER_READER = 4
 #: Decoded units that may wait for each GPU, what its actor has begun besides the first included, and besides those that
 #: are being read on all cores: it embeds a unit in a tenth of a second, so what many cores decode gets ready in bursts.
 _UNITS_WAITING_FOR_A_GPU = 6
+#: Images of a unit where one machine does everything on its CPUs. Several units' pixels are on their way at once there,
+#: in the memory of the processes that decode, and in the object store; the engine takes ten seconds for so many images.
+_UNIT_SIZE_ON_CPUS = UNIT_SIZE // 2
 #: What surrounds the engine, blocks in and out of the object store and columns, takes tens of milliseconds a unit; a
-#: fast GPU takes 70. So while it has one unit, the next is made ready and the last one put away.
-_UNITS_AT_ONCE = {"cpu": 1, "cuda": 2}
+#: fast GPU takes 70. So while it has one unit, the next is made ready and the last one put away. OpenVINO's streams get
+#: the next unit's first batches while the last ones of a unit are at work. On a CPU PyTorch has one batch at a time.
+_UNITS_AT_ONCE = {("openvino", "cpu"): 2, ("torch", "cpu"): 1, ("torch", "cuda"): 2}
+#: Units that are sent to an actor before those are done: it takes the driver 0.2 to 0.3 s to send more.
+_UNITS_SENT = {("openvino", "cpu"): 3, ("torch", "cpu"): 2, ("torch", "cuda"): 4}
 #: CPUs of one commit task: it mostly waits for storage, and must never queue behind reading. Nor may those whose units
 #: were lost with a node, and wait to be computed again, hold up the others.
 COMMIT_CPUS = 0.02
@@ -71,7 +77,8 @@ class Layout:
         num_threads: CPU threads of one engine.
         units_ahead: Units that may be decoded or being read ahead of each actor.
         units_before: Units that may be decoded or being read, besides one for each actor, until one is embedded.
-        units_at_once: Units that an actor works on; its engine has one of them at a time.
+        units_at_once: Units that an actor works on.
+        units_sent: Units that are sent to an actor, those that it works on included.
         max_reads: Read tasks at once, at most; None: as many as there are CPUs for, also on nodes that join.
     """
 
@@ -86,6 +93,7 @@ class Layout:
     units_ahead: int
     units_before: int
     units_at_once: int
+    units_sent: int
     max_reads: int | None
 
 
@@ -115,7 +123,8 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
         num_actors=actors,
         max_actors=spec.num_actors or (None if can_grow else actors),
         max_commits=max(_COMMITS_PER_NODE * cluster.num_cpu_nodes, _COMMITS_WHERE_NODES_JOIN if can_grow else 0),
-        units_at_once=_UNITS_AT_ONCE[device],
+        units_at_once=_UNITS_AT_ONCE[engine, device],
+        units_sent=_UNITS_SENT[engine, device],
         max_reads=None if can_grow else max(1, int(cluster.num_cpus)),
     )
     if device == "cuda":
@@ -140,6 +149,16 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
         units_ahead=max(1, int(cluster.cpus_per_node / per_node / _CORES_PER_READER)),
         units_before=cluster.num_cpu_nodes,
     )
+
+
+def usual_unit_size(device: Device, alone: bool) -> int:
+    """Return how many images a unit has, unless asked for otherwise.
+
+    Args:
+        device: What the backbone runs on.
+        alone: Whether one machine does everything.
+    """
+    return _UNIT_SIZE_ON_CPUS if alone and device == "cpu" else UNIT_SIZE
 
 
 def room_for_actors(spec: EngineSpec, device: Device, cluster: Resources) -> int:

@@ -28,8 +28,9 @@ _LONGEST_TEMP_DIR = 40
 _REMOVALS = 30
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 (the variable's name)
 #: Ray ends worker processes that were idle for a second, while a network loads for instance, and soon needs new ones,
-#: which take seconds of processor time to start.
-_SYSTEM_CONFIG = {"idle_worker_killing_time_threshold_ms": 120_000}
+#: which take seconds of processor time to start. And it keeps what nobody needs any more for another second, to free a
+#: hundred objects at a time: at some units a second, of which each takes new pages, several units too many.
+_SYSTEM_CONFIG = {"idle_worker_killing_time_threshold_ms": 120_000, "free_objects_batch_size": 1}
 #: What `ray.init` raises.
 INIT_ERRORS = (RayError, ConnectionError, RuntimeError, ValueError)
 

@@ -88,11 +88,12 @@ class WorkOptions(EmbeddingOptions):
 class RunOptions(WorkOptions):
     """Options of every job that brings a source into a table."""
 
-    unit_size: int = Field(
-        UNIT_SIZE,
+    unit_size: int | None = Field(
+        None,
         ge=1,
         le=65536,
-        description="Images that are read, embedded and committed together; a run's first units are smaller (images).",
+        description="Images that are read, embedded and committed together; a run's first units are smaller. Unset: "
+        f"{UNIT_SIZE}, or {UNIT_SIZE // 2} where a machine alone computes on its CPUs (images).",
     )
     limit: int | None = Field(
         None,

@@ -13,8 +13,9 @@ import pyarrow as pa
 from pipeline import cluster, storage
 from pipeline.accounts import judge, log_plan, new_work, redacted, skipped_text, write_manifests
 from pipeline.contract import require_same_features
-from pipeline.engines import require_here, suited
+from pipeline.engines import choose_engine, cuda_here, require_here, suited
 from pipeline.errors import ConfigError, TableError
+from pipeline.layout import usual_unit_size
 from pipeline.progress import ProgressCallback
 from pipeline.run_options import RunOptions, WorkOptions
 from pipeline.sources import Source
@@ -101,6 +102,7 @@ def run(
             source,
             target.backbone,
             target.embedding_type,
+            target.derive,
             target.finish({plan.name: plan.columns for plan in planned.plans}),
             {"run": run_id, "contract": contract.to_json()},
             reuse,
@@ -174,7 +176,7 @@ def plan_all(options: RunOptions, source: Source, target: Target, opened_with: d
         refs,
         columns,
         target.info.digest,
-        options.unit_size,
+        _unit_size(options),
         options.limit,
         opened_with,
     )
@@ -182,6 +184,14 @@ def plan_all(options: RunOptions, source: Source, target: Target, opened_with: d
     if not planned.num_listed:
         raise ConfigError(f"Expected images in the source, found none{skipped_text(source)}. Check --source.")
     return planned
+
+
+def _unit_size(options: RunOptions) -> int:
+    if options.unit_size is not None:
+        return options.unit_size
+    alone = cluster.is_local()
+    _, device = choose_engine(options.engine, options.device, alone and cuda_here())
+    return usual_unit_size(device, alone)
 
 
 def _open_reused(uri: str, options: WorkOptions, info: TableInfo) -> Table:

@@ -46,12 +46,23 @@ class Read:
 
 
 def may_read(queued: int, running: int, active: int, reading: int = 0, finished: int = 1) -> bool:
-    """Return whether another unit may be read: by those that are queued, in the actors' hands, and being read."""
+    """Return whether another unit may be read: by those that are queued, in the actors' hands, and being read.
+
+    Those that are queued may have got to either of two queues.
+    """
+    first, second = (
+        _may_read(queued - arrived, arrived, running, active, reading, finished) for arrived in (0, queued)
+    )
+    assert first == second
+    return first
+
+
+def _may_read(left: int, arrived: int, running: int, active: int, reading: int, finished: int) -> bool:
     embed = Embed(running, active, finished)
     read = Read(embed, reading)
     topology = {
-        read: SimpleNamespace(total_enqueued_output_blocks=lambda: queued),
-        embed: SimpleNamespace(total_enqueued_input_blocks=lambda: 0),
+        read: SimpleNamespace(total_enqueued_output_blocks=lambda: left),
+        embed: SimpleNamespace(total_enqueued_input_blocks=lambda: arrived),
     }
     policy = ReadAhead(cast(Any, None), cast(Any, topology), cast(Any, None), units_per_actor=2, units_before=2)
     assert policy.can_add_input(cast(Any, embed))
@@ -99,6 +110,7 @@ def test_read_ahead__goes_on_while_new_actors_start() -> None:
         (2, 0, 0, 0, False),
         (0, 1, 1, 1, True),  # one more, since an actor runs
         (0, 1, 1, 2, False),
+        (0, 1, 0, 3, False),  # also where the actor has nothing in hand
     ],
 )
 def test_read_ahead__until_a_unit_is_embedded_what_is_being_read_counts_too(

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import ray
@@ -11,6 +16,29 @@ from pipeline.companion import Companion, start_companion
 from pipeline.monitor import Signs
 
 SHA256 = [hashlib.sha256(bytes([i])).hexdigest() for i in range(3)]
+
+
+@dataclass(frozen=True)
+class SlowTables:
+    """No tables, but it takes until there is a file ``go`` to find that out.
+
+    Args:
+        folder: Where that file will be, and ``begun`` from the moment when somebody asks.
+    """
+
+    folder: Path
+
+    def __iter__(self) -> Iterator[Any]:
+        self.folder.joinpath("begun").touch()
+        wait_for(self.folder / "go")
+        return iter(())
+
+
+def wait_for(path: Path) -> None:
+    give_up_at = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < give_up_at, f"{path.name} isn't there"
+        time.sleep(0.02)
 
 
 def test_companion__collects_signs_of_life() -> None:
@@ -25,8 +53,10 @@ def test_companion__collects_signs_of_life() -> None:
     assert companion.signs() == Signs(3, 2, frozenset())
 
 
-def test_companion__knows_what_was_noted() -> None:
-    companion = Companion([])
+def test_companion__knows_what_was_noted(tmp_path: Path) -> None:
+    companion = Companion(cast(Any, SlowTables(tmp_path)))
+    assert not tmp_path.joinpath("begun").exists()  # its constructor must not keep signs of life waiting
+    tmp_path.joinpath("go").touch()
     companion.note("t/data/x.parquet", SHA256[:2])
     assert companion.find([SHA256[1], SHA256[2]]) == [("t/data/x.parquet", 1), None]
 
@@ -38,4 +68,20 @@ def test_start_companion__answers_both_kinds_of_questions() -> None:
     companion.note.remote("t/data/x.parquet", SHA256[:1])
     assert ray.get(companion.find.remote(SHA256[:2])) == [("t/data/x.parquet", 0), None]
     assert ray.get(companion.signs.remote()) == Signs(read=1)
+    ray.kill(companion)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_start_companion__reads_the_tables_at_once_and_takes_signs_of_life_meanwhile(tmp_path: Path) -> None:
+    companion = start_companion(cast(Any, SlowTables(tmp_path)))
+    wait_for(tmp_path / "begun")
+    companion.begin.remote("a")
+    companion.begin.remote("b")
+    companion.end.remote("a")
+    companion.add.remote(embedded=2)
+    assert ray.get(companion.signs.remote(), timeout=30) == Signs(embedded=2, reading=frozenset({"b"}))
+    ray.get(companion.forget.remote(), timeout=30)
+    assert ray.get(companion.signs.remote(), timeout=30) == Signs(embedded=2)
+    tmp_path.joinpath("go").touch()
+    assert ray.get(companion.find.remote(SHA256[:1]), timeout=30) == [None]
     ray.kill(companion)

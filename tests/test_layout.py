@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.choices import Device, EngineName
 from pipeline.cluster import Resources
 from pipeline.errors import ConfigError
-from pipeline.layout import COMMIT_CPUS, EngineSpec, plan_layout
+from pipeline.layout import COMMIT_CPUS, EngineSpec, plan_layout, usual_unit_size
 
 LAPTOP = Resources(num_cpus=2, num_gpus=0, cpus_per_node=2, num_cpu_nodes=1)
 CPU_CLUSTER = Resources(num_cpus=64, num_gpus=0, cpus_per_node=16, num_cpu_nodes=4)
@@ -55,9 +56,15 @@ def test_plan_layout__gpus_have_one_actor_each() -> None:
     assert plan_layout(EngineSpec(engine="openvino"), GPU_CLUSTER, can_grow=True).device == "cpu"
 
 
-def test_plan_layout__an_actor_on_a_gpu_has_a_unit_ready_while_another_is_embedded() -> None:
-    assert plan_layout(EngineSpec(), GPU_CLUSTER, can_grow=True).units_at_once == 2
-    assert plan_layout(EngineSpec(), LAPTOP, can_grow=False).units_at_once == 1
+@pytest.mark.parametrize(
+    ("engine", "cluster", "at_once", "sent"),
+    [("auto", GPU_CLUSTER, 2, 4), ("openvino", LAPTOP, 2, 3), ("torch", LAPTOP, 1, 2)],
+)
+def test_plan_layout__an_actor_has_a_unit_ready_while_another_is_embedded(
+    engine: EngineName, cluster: Resources, at_once: int, sent: int
+) -> None:
+    layout = plan_layout(EngineSpec(engine=engine), cluster, can_grow=cluster is GPU_CLUSTER)
+    assert (layout.units_at_once, layout.units_sent) == (at_once, sent)
 
 
 def test_plan_layout__reading_has_all_cores_but_one_beside_a_gpu() -> None:
@@ -84,3 +91,12 @@ def test_plan_layout__waits_for_nodes_only_where_they_may_come() -> None:
         plan_layout(EngineSpec(device="cuda"), LAPTOP, can_grow=False)
     with pytest.raises(ConfigError, match="at least 1 CPU"):
         plan_layout(EngineSpec(), HEAD_ONLY, can_grow=False)
+
+
+@pytest.mark.parametrize(
+    ("device", "alone", "unit_size"), [("cpu", True, 512), ("cpu", False, 1024), ("cuda", True, 1024)]
+)
+def test_usual_unit_size__smaller_where_one_machine_does_everything_on_its_cpus(
+    device: Device, alone: bool, unit_size: int
+) -> None:
+    assert usual_unit_size(device, alone) == unit_size

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +42,11 @@ def _ahead(
 
 
 def main(folder: str, output: str, precision: str = "auto") -> None:
-    """Embed a folder, and write the vectors as one NumPy file."""
-    clock = Clock()
+    """Embed a folder's images, again and again until it tells enough, and write the vectors as one NumPy file."""
+    clock = Clock(f"{output}.marks")
     backbone = load_backbone("microsoftvision-resnet50", "random:0")
     engine = load_engine(backbone, precision=precision, cache_dir=storage.default_cache_dir())  # type: ignore[arg-type]
-    paths, size = files(Path(folder)), engine.info.batch_size
+    paths, size = cycle(files(Path(folder))), engine.info.batch_size
     batches = iter(partial(lambda: list(islice(paths, size))), [])
     vectors = []
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -54,6 +54,8 @@ def main(folder: str, output: str, precision: str = "auto") -> None:
         for embeddings in engine.embed_batches(_ahead(pool, decode, batches, size)):
             vectors.append(embeddings)
             clock.done(size)
+            if clock.enough():
+                break
     np.save(f"{output}.npy", np.concatenate(vectors))
     clock.tell()
 

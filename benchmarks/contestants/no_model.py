@@ -1,4 +1,4 @@
-"""The pipeline with an engine that computes nothing, for the input and output of the Microsoft Vision ResNet-50."""
+"""The pipeline with an engine that takes time at most, for what goes in and out of the Microsoft Vision ResNet-50."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from pipeline.sources import FolderSource
 from pipeline.table import TableInfo, open_table
 from pipeline.targets import embedding_target
 
+_BATCH_SIZE = 64
 
-def main(folder: str, output: str, num_images: str) -> None:
+
+def main(folder: str, output: str, num_images: str, seconds_per_image: str = "0", unit_size: str | None = None) -> None:
     """Bring the first images of a folder into a table, and print the ledger."""
-    backbone = sleeping_backbone(0.0, Path(output, "together"), 1, MICROSOFTVISION)
+    seconds = _BATCH_SIZE * float(seconds_per_image)
+    backbone = sleeping_backbone(seconds, Path(output, "together"), 1, MICROSOFTVISION)
     table = open_table(str(Path(output, "table")))
     target = embedding_target(table, TableInfo("embeddings", backbone.contract, "float32"), backbone)
-    options = RunOptions(batch_size=64, limit=int(num_images))
+    options = RunOptions(batch_size=_BATCH_SIZE, limit=int(num_images), unit_size=int(unit_size) if unit_size else None)
     source = FolderSource(folder)
     record = run(options, source, target, partial(plan_all, options, source, target, {}), None)
     print(json.dumps(record["ledger"] | {"stage_s": record["stage_s"]}))

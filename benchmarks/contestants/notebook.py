@@ -35,14 +35,16 @@ class Images(Dataset[torch.Tensor]):
 
 
 def main(folder: str, output: str) -> None:
-    """Embed a folder, and write the vectors as one NumPy file."""
-    clock = Clock()
+    """Embed as many of a folder's images as it takes to tell, and write the vectors as one NumPy file."""
+    clock = Clock(f"{output}.marks")
     network = load_backbone("microsoftvision-resnet50", "random:0").network
     vectors = []
     with torch.no_grad():
         for batch in DataLoader(Images(list(files(Path(folder)))), batch_size=BATCH_SIZE, num_workers=2):
             vectors.append(network(batch))
             clock.done(len(batch))
+            if clock.enough():
+                break
     np.save(f"{output}.npy", torch.cat(vectors).numpy())
     clock.tell()
 

@@ -118,14 +118,15 @@ def actors_wanted(rates: Rates, node: Node) -> int:
     return min(node.actors, max(1, math.ceil(prepared * node.actors / rates.model)))
 
 
-def unit_size_for(num_images: int, num_workers: int) -> int:
+def unit_size_for(num_images: int, num_workers: int, usual: int = UNIT_SIZE) -> int:
     """Return how many images a unit should have, so that even of a small source every worker gets several units.
 
     Args:
         num_images: Of the source.
         num_workers: Read tasks at once, on all nodes.
+        usual: What it has where there are enough.
     """
-    size = UNIT_SIZE
+    size = usual
     while size > _SMALLEST_UNIT and size * num_workers * _UNITS_A_WORKER > num_images:
         size //= 2
     return size

@@ -24,7 +24,7 @@ from pipeline.doctor.pace import Pace
 from pipeline.doctor.reading import Decoded
 from pipeline.doctor.sample import Count, Listed
 from pipeline.doctor.writing import WRITERS, Written
-from pipeline.run_options import UNIT_SIZE
+from pipeline.layout import usual_unit_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,14 @@ def make_record(options: DoctorOptions, node: Node, measured: Measured, containe
     expected = expect(rates, node)
     listed, count, decoded = measured.listed, measured.count, measured.decoded
     whole = count.images / max(1, count.listed)  # how often what was listed goes into the source
-    unit_size = unit_size_for(count.images, node.workers * options.nodes)
+    usual = usual_unit_size("cuda" if node.on_gpu else "cpu", alone=options.nodes == 1)
+    unit_size = unit_size_for(count.images, node.workers * options.nodes, usual)
     units = math.ceil(len(listed.refs) * whole) if containers else math.ceil(count.images / unit_size)
     actors = actors_wanted(rates, node) * options.nodes
     chosen = {
         "num_actors": None if actors == node.actors * options.nodes else actors,
         "batch_size": None if batch is measured.model.paces[0] else batch.batch_size,
-        "unit_size": None if containers or unit_size == UNIT_SIZE else unit_size,
+        "unit_size": None if containers or unit_size == usual else unit_size,
     }
     sizing = estimate(
         count.images,

@@ -1,6 +1,6 @@
 """What executes a backbone on a device."""
 
-from pipeline.engines.base import Embeddings, Engine, EngineInfo, FileEngine, embed, embed_by_batches
+from pipeline.engines.base import Embeddings, Engine, EngineInfo, FileEngine, SharedEngine, embed, embed_by_batches
 from pipeline.engines.load import (
     choose_engine,
     cuda_here,
@@ -16,6 +16,7 @@ __all__ = [
     "Engine",
     "EngineInfo",
     "FileEngine",
+    "SharedEngine",
     "choose_engine",
     "cuda_here",
     "embed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -53,6 +53,18 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class SharedEngine(Engine, Protocol):
+    """An engine that several threads may use at once.
+
+    Each gets its own results and errors. Who came first is served first, and the batches of the next begin as soon as
+    the first has no more of them to begin. In one thread, what ``embed_batches`` returns must be finished or closed
+    before another begins.
+    """
+
+    takes_several_callers: bool
+
+
+@runtime_checkable
 class FileEngine(Engine, Protocol):
     """An engine that also decodes images, on its device."""
 
@@ -67,7 +79,7 @@ class FileEngine(Engine, Protocol):
         """
 
 
-def embed_by_batches(engine: Engine, pixels: Pixels) -> Iterator[Embeddings]:
+def embed_by_batches(engine: Engine, pixels: Pixels) -> Generator[Embeddings]:
     """Embed any number of images; the last batch is padded with zeros, whose results are dropped.
 
     Each batch has the same shape, so an image's embedding does not depend on how many others came with it.

@@ -132,7 +132,7 @@ class Recorded:
 
 
 class CudaLane:
-    """One batch's way through the device; see `pipeline.engines.ring.Lane`."""
+    """One batch's way through the device; see `pipeline.engines.lanes.Lane`."""
 
     def __init__(self, network: Network, streams: Streams, shape: tuple[int, int, int, int], dim: int) -> None:
         self._network, self._streams, self._count = network, streams, 0

@@ -11,9 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 from pipeline.backbones import Backbone
 from pipeline.engines.base import Embeddings, EngineInfo
 from pipeline.engines.converted import converted
+from pipeline.engines.lanes import SharedLanes
 from pipeline.errors import ConfigError
 from pipeline.images import Pixels
 
@@ -61,7 +60,9 @@ def openvino_core() -> Any:
 
 
 class OpenVINOEngine:
-    """A backbone compiled by OpenVINO for this CPU, at one batch size."""
+    """A backbone compiled by OpenVINO for this CPU, at one batch size; several threads may use it at once."""
+
+    takes_several_callers = True
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class OpenVINOEngine:
             },
         )
         num_requests = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + 1
-        self._requests = [self._compiled.create_infer_request() for _ in range(num_requests)]
+        self._lanes = SharedLanes([_Request(self._compiled.create_infer_request()) for _ in range(num_requests)])
         used = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if used != _PRECISIONS[precision][0]:
             raise ConfigError(f"Asked OpenVINO for {precision}, but it compiled the network for {used}.")
@@ -100,24 +101,24 @@ class OpenVINOEngine:
         return self._info
 
     def embed_batches(self, batches: Iterable[Pixels]) -> Iterator[Embeddings]:
-        """Embed batches of exactly ``info.batch_size`` images; see `pipeline.engines.base.Engine`."""
-        at_work: deque[Any] = deque()
-        try:
-            for pixels, request in zip(batches, cycle(self._requests), strict=False):
-                if len(at_work) == len(self._requests):  # then the next one is the first of them
-                    yield _result(at_work.popleft())
-                request.start_async([np.ascontiguousarray(pixels)])
-                at_work.append(request)
-            while at_work:
-                yield _result(at_work.popleft())
-        finally:
-            for request in at_work:  # where nobody wants the other results
-                request.wait()
+        """Embed batches of exactly ``info.batch_size`` images; see `pipeline.engines.base.SharedEngine`."""
+        return self._lanes.embed_batches(batches)
 
 
-def _result(request: Any) -> Embeddings:
-    request.wait()
-    return np.array(request.get_output_tensor(0).data, dtype=np.float32)  # a copy: the next batch overwrites it
+class _Request:
+    """An infer request as a lane: one more than there are streams, so that each finds its next batch waiting."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    def submit(self, pixels: Pixels) -> None:
+        self._request.start_async([np.ascontiguousarray(pixels)])
+
+    def collect(self) -> Embeddings:
+        self._request.wait()
+        return np.array(
+            self._request.get_output_tensor(0).data, dtype=np.float32
+        )  # a copy: the next batch overwrites it
 
 
 def choose_precision(core: Any, precision: str) -> str:

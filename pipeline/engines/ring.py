@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from pipeline.engines.base import Embeddings
+from pipeline.engines.lanes import Lane
 from pipeline.images import Pixels
 
 logger = logging.getLogger(__name__)
@@ -19,31 +19,17 @@ logger = logging.getLogger(__name__)
 Batch = Pixels | torch.Tensor
 
 
-class Lane(Protocol):
-    """One batch's way through a device, with buffers of its own, so that other lanes can be at work meanwhile."""
-
-    def submit(self, pixels: Batch) -> None:
-        """Start on as many images as the lane is for, or fewer, and don't wait for them.
-
-        Raises:
-            torch.cuda.OutOfMemoryError: The device has not the memory.
-        """
-
-    def collect(self) -> Embeddings:
-        """Wait for what was started, and return it: float32 of shape (n, D)."""
-
-
 class Ring:
     """Sends batches through lanes, as many at a time as there are lanes.
 
     Where the device's memory doesn't suffice, batches are cut in halves until it does, and stay so.
 
     Args:
-        make_lanes: Makes lanes for so many images each; may run out of memory, too.
+        make_lanes: Makes lanes for so many images each. That, or to start them, may raise torch.cuda.OutOfMemoryError.
         size: Images in one call of the network.
     """
 
-    def __init__(self, make_lanes: Callable[[int], Sequence[Lane]], size: int) -> None:
+    def __init__(self, make_lanes: Callable[[int], Sequence[Lane[Batch]]], size: int) -> None:
         self._make_lanes, self._size = make_lanes, size
         self._lanes = self._fitting_lanes()
 
@@ -65,7 +51,7 @@ class Ring:
 
     def _parts(self, batches: Iterable[Batch]) -> Iterator[tuple[Embeddings, bool]]:
         """Yield the embeddings of what batches are cut into, and whether each is its batch's last part."""
-        at_work: deque[tuple[Lane, bool]] = deque()
+        at_work: deque[tuple[Lane[Batch], bool]] = deque()
         free = deque(self._lanes)
 
         def oldest() -> tuple[Embeddings, bool]:
@@ -96,7 +82,7 @@ class Ring:
             while at_work:  # where nobody wants the other results
                 at_work.popleft()[0].collect()
 
-    def _started(self, lane: Lane, pixels: Batch) -> bool:
+    def _started(self, lane: Lane[Batch], pixels: Batch) -> bool:
         """Start a lane, and return whether there was the memory; the error, which holds some of it, is forgotten."""
         try:
             lane.submit(pixels)
@@ -111,7 +97,7 @@ class Ring:
         self._shrink()
         self._lanes = self._fitting_lanes()
 
-    def _fitting_lanes(self) -> list[Lane]:
+    def _fitting_lanes(self) -> list[Lane[Batch]]:
         while True:
             try:
                 return list(self._make_lanes(self._size))

@@ -75,7 +75,7 @@ class Standardised:
     def standardise(self, X: NDArray[np.float16] | NDArray[np.float32]) -> torch.Tensor:
         """Return standardised rows: a tensor of shape (B, D)."""
         mean, factor = (torch.from_numpy(part).to(self.device) for part in (self.mean, 1 / self.scale))
-        raw = torch.from_numpy(np.ascontiguousarray(X)).to(self.device)
+        raw = from_stored(X).to(self.device)
         result = torch.empty(raw.shape, dtype=self.dtype, device=self.device)
         for start in range(0, len(raw), BLOCK_ROWS):
             part = raw[start : start + BLOCK_ROWS].to(torch.float32, copy=True)
@@ -85,6 +85,11 @@ class Standardised:
     def drop(self) -> None:
         """Free what is kept."""
         self._kept.clear()
+
+
+def from_stored(X: NDArray[np.float16] | NDArray[np.float32]) -> torch.Tensor:
+    """Return features as a tensor; of what lies in a file's read-only memory, a copy."""
+    return torch.from_numpy(np.require(X, requirements=("C", "W")))
 
 
 def padded(count: int) -> int:

@@ -129,7 +129,12 @@ class _Problem:
         curvature = (1 - 1 / num_classes) / num_classes
         hessian = torch.from_numpy(curvature * correlation)
         hessian.diagonal().add_(self._penalty)
-        self._factor = _cholesky(hessian, 1e-7 * curvature).to(torch.float32).to(rows.device)
+        factor = _cholesky(hessian, 1e-7 * curvature)
+        # Both once for all passes: a product is several times faster than solving a triangular system.
+        identity = torch.eye(self._D, dtype=factor.dtype)
+        self._factor = factor.to(torch.float32).to(rows.device)
+        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        self._inverse = inverse.to(torch.float32).to(rows.device)
         self._bias_scale = curvature**-0.5
         self.passes = 0
 
@@ -150,7 +155,7 @@ class _Problem:
     def _at(self, point: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
         values = torch.from_numpy(np.asarray(point)).to(torch.float32).to(self._factor.device)
         V, b = values[: self._K * self._D].view(self._K, self._D), values[self._K * self._D :]
-        return torch.linalg.solve_triangular(self._factor, V, upper=False, left=False), b * self._bias_scale
+        return V @ self._inverse, b * self._bias_scale
 
     def __call__(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Return the objective and its gradient at a point: one pass over the rows."""
@@ -160,7 +165,7 @@ class _Problem:
         self._group.add(loss, of_weight, of_bias)
         value = float(loss) / self._N + 0.5 * self._penalty * float(W.double().square().sum())
         by_weight = of_weight / self._N + self._penalty * W
-        by_V = torch.linalg.solve_triangular(self._factor.T, by_weight, upper=True, left=False)
+        by_V = by_weight @ self._inverse.T
         by_bias = of_bias / self._N * self._bias_scale
         gradient = torch.cat([by_V.ravel(), by_bias]).double().cpu().numpy()
         return value, gradient

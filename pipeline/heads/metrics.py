@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.heads.artefact import Head
 from pipeline.heads.features import Block, Features
+from pipeline.heads.predictions import TOP_K
 
-TOP_K = 5
 #: Confidence bins of the expected calibration error, as in Guo et al. 2017, "On calibration of modern neural networks".
 _BINS = 15
 #: Resamples of a bootstrap, and the rows up to which each draws rows; beyond, a sample of so many stands for all.

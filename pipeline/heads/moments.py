@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.heads.compute import from_stored
 from pipeline.heads.features import Features
 from pipeline.heads.group import Group
 
@@ -32,16 +33,57 @@ class Moments:
 
     def standardisation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return mean and standard deviation of each feature, 1 where a feature is constant: float32 of shape (D,)."""
-        scale = np.sqrt(np.clip(np.diag(self.covariance), 0, None))
-        # As scikit-learn's StandardScaler: a deviation of rounding errors is none.
-        scale[scale <= 10 * np.finfo(np.float32).eps * np.abs(self.mean)] = 1.0
-        scale[scale == 0] = 1.0
-        return self.mean.astype(np.float32), scale.astype(np.float32)
+        return self.mean.astype(np.float32), _deviation(self.mean, np.diag(self.covariance))
 
     def correlation(self, scale: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the covariance of the standardised features: shape (D, D)."""
         result: NDArray[np.float64] = self.covariance / np.outer(scale, scale).astype(np.float64)
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What standardisation alone needs, for a small part of the time.
+
+    Args:
+        num_rows: N.
+        mean: float32 of shape (D,).
+        scale: float32 of shape (D,), as of `Moments.standardisation`.
+        class_counts: int64 of shape (K,).
+    """
+
+    num_rows: int
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    class_counts: NDArray[np.int64]
+
+
+def spread(features: Features, num_classes: int, group: Group, device: torch.device) -> Spread:
+    """Read all rows once, for their mean and deviation; the arguments are those of `measure`."""
+    D = features.embedding_dim
+    sums, squares = torch.zeros((2, D), dtype=torch.float64)
+    counts = torch.from_numpy(np.bincount(features.y, minlength=num_classes))
+    shift = _shift(features, group, device)
+    for values, _ in features.blocks():
+        X = from_stored(values).to(device).to(torch.float32) - shift
+        sums += X.sum(dim=0).cpu()
+        squares += X.square_().sum(dim=0).cpu()
+    group.add(sums, squares, counts)
+    N = int(counts.sum())
+    mean = (sums / N).numpy()
+    centre = mean + shift.cpu().double().numpy()
+    scale = _deviation(centre, (squares / N).numpy() - mean**2)
+    return Spread(N, centre.astype(np.float32), scale, counts.numpy())
+
+
+def _deviation(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return standard deviations, 1 where a feature is constant: float32 of shape (D,)."""
+    scale = np.sqrt(np.clip(variance, 0, None))
+    # As scikit-learn's StandardScaler: a deviation of rounding errors is none.
+    scale[scale <= 10 * np.finfo(np.float32).eps * np.abs(mean)] = 1.0
+    scale[scale == 0] = 1.0
+    result: NDArray[np.float32] = scale.astype(np.float32)
+    return result
 
 
 def measure(features: Features, num_classes: int, group: Group, device: torch.device) -> Moments:
@@ -59,7 +101,7 @@ def measure(features: Features, num_classes: int, group: Group, device: torch.de
     counts = torch.zeros(num_classes, dtype=torch.float64)
     shift = _shift(features, group, device)
     for values, places in features.blocks():
-        X = torch.from_numpy(np.ascontiguousarray(values)).to(device).to(torch.float32) - shift
+        X = from_stored(values).to(device).to(torch.float32) - shift
         y = torch.from_numpy(places).to(device)
         gram += (X.T @ X).cpu()
         part = torch.zeros((num_classes, D), dtype=torch.float32, device=device).index_add_(0, y, X)

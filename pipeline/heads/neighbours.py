@@ -13,6 +13,8 @@ from pipeline.heads.models import Floats, Tensors
 #: Similarities, or values of training vectors, that are in memory at once: 64 MiB of them as float32, and four times as
 #: much to find the largest.
 _AT_ONCE = 2**24
+#: What a class without a vote gets: what would round to nothing among k of them.
+LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,7 @@ class Neighbours:
         votes = np.zeros((len(X), self.num_classes), np.float32)
         np.add.at(votes, (np.arange(len(X))[:, None], self.places[places]), weights)
         shares = votes / votes.sum(axis=1, keepdims=True)
-        # A class without a vote gets what would round to nothing among k of them.
-        result: Floats = np.log(np.maximum(shares, np.float32(1e-6)))
+        result: Floats = np.log(np.maximum(shares, np.float32(LEAST_SHARE)))
         return result
 
     def nearest(self, X: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:

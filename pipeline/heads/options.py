@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from pipeline.heads.kinds import HeadKind
 from pipeline.options import Options
@@ -35,17 +35,44 @@ class HeadOptions(Options):
     k: int = Field(20, ge=1, description="knn: neighbours that vote.")
     tau: float = Field(0.07, gt=0, description="knn: temperature of the votes (DINO's).")
     hidden: tuple[PositiveInt, ...] = Field((1024, 512, 256), description="mlp: widths of the hidden layers.")
-    epochs: int = Field(100, ge=1, description="mlp: passes over the training rows, at most.")
+    epochs: int = Field(30, ge=1, description="mlp: passes over the training rows, at most.")
     patience: int = Field(10, ge=1, description="mlp: epochs without a better validation accuracy before it stops.")
-    batch_size: int = Field(128, ge=1, description="mlp: rows in one step.")
-    learning_rate: float = Field(3e-4, gt=0, le=1, description="mlp: step size.")
+    batch_size: int | None = Field(
+        None, ge=1, description="mlp: rows in one step; unset: 32 to 512, by the number of training rows."
+    )
+    optimizer: Literal["adamw", "rmsprop"] = Field("adamw", description="mlp: what moves the weights.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="mlp: step size at the start, from where it falls to zero in a straight line over all epochs; "
+        "unset: 0.001 for adamw, 0.0005 for rmsprop.",
+    )
+    weight_decay: float = Field(0.01, ge=0, description="mlp: share of a weight that a step of size 1 takes away.")
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="mlp: share of hidden values that are put to zero in training (0 to 1)."
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="mlp: share of each label that is spread over all classes (0 to 1)."
+    )
+    class_weights: Literal["balanced", "none"] = Field(
+        "none", description="mlp: balanced: each class counts alike, however many rows it has; none: each row does."
+    )
 
 
 class TrainOptions(HeadOptions):
     """Train a classifier head on a table: fit on train, choose on validation, report once on test."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     table: str = Field(description="Embedding table to learn from; rows without a split count as train.")
     head: str = Field(description="Folder for head.safetensors and head.json; an older head there is replaced.")
+    from_head: str | None = Field(
+        None,
+        alias="from",
+        description="Folder of an older head, to start from and to compare with: what became of its classes now that "
+        "there are more.",
+    )
     validation_fraction: float = Field(
         0.2, gt=0, lt=1, description="Share of train that is held out where the table has no validation split (0 to 1)."
     )
@@ -75,6 +102,10 @@ class TrainOptions(HeadOptions):
         description="Memory for features (GiB); where they don't fit, they are streamed from the table in every pass. "
         "Unset: half of what is free.",
     )
+    num_workers: int = Field(
+        0, ge=0, description="Processes of a Ray cluster that train together (Ray Train); 0: this process alone."
+    )
+    use_gpu: bool = Field(False, description="Give each of the workers a GPU.")
     table_storage_options: dict[str, Any] = Field(
         {}, description="Of the table's and the head's file system (fsspec), as JSON; no credentials."
     )

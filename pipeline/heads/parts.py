@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.heads.features import Features, StreamedFeatures
+from pipeline.heads.group import Alone, Group, share_of
 from pipeline.heads.options import TrainOptions
 from pipeline.heads.rows import TRAIN, Mask, Rows, in_order
 from pipeline.heads.splits import held_out
@@ -40,14 +41,15 @@ class Parts:
     masks: dict[str, Mask]
     carved: tuple[str, ...]
 
-    def features(self, name: str, memory_bytes: int) -> Features:
+    def features(self, name: str, memory_bytes: int, group: Group | None = None) -> Features:
         """Return a part, in memory if all parts fit there.
 
         Args:
             name: The part; an empty one, where it isn't there.
             memory_bytes: For all of them.
+            group: Whose process has a share of it.
         """
-        mask = self.masks.get(name, np.zeros(len(self.rows), bool))
+        mask = share_of(self.masks.get(name, np.zeros(len(self.rows), bool)), group or Alone())
         y = self._places()[self.rows.label[mask]]
         row_bytes = self.rows.contract.embedding_dim * self.rows.itemsize
         streamed = StreamedFeatures(self.rows, mask, y, max(1, int(memory_bytes * _BUFFER_SHARE) // row_bytes))

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.contract import FeatureContract
 from pipeline.heads.artefact import Head
+from pipeline.heads.checkpoint import Checkpoint, NoCheckpoint
 from pipeline.heads.compute import pick_device
 from pipeline.heads.features import Features
 from pipeline.heads.group import Alone, Group
@@ -28,6 +29,7 @@ class FitTask:
         validation: Rows to choose by; ``y`` beyond K is a class that the head can't know. May be empty.
         group: Who trains.
         start: A head to start from; unset: from nothing.
+        checkpoint: Where it leaves what it has reached.
     """
 
     options: HeadOptions
@@ -37,6 +39,7 @@ class FitTask:
     validation: Features
     group: Group = field(default_factory=Alone)
     start: Head | None = None
+    checkpoint: Checkpoint = field(default_factory=NoCheckpoint)
 
     @property
     def device(self) -> torch.device:

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
 from pipeline.contract import require_same_features
 from pipeline.errors import ConfigError
+from pipeline.heads import before_after
 from pipeline.heads.artefact import Head, load_head, save_head
 from pipeline.heads.features import Features, MemoryFeatures
 from pipeline.heads.metrics import observe, summarise
 from pipeline.heads.notes import label_notes
 from pipeline.heads.options import EvaluateOptions, TrainOptions
-from pipeline.heads.parts import VALIDATION, Parts, divide, free_memory_bytes
-from pipeline.heads.rows import TRAIN, in_order, read_rows_of
+from pipeline.heads.parts import TEST, VALIDATION, Parts, divide, free_memory_bytes
+from pipeline.heads.rows import TRAIN, Rows, in_order, read_rows_of
 from pipeline.table import open_table
+
+if TYPE_CHECKING:
+    from pipeline.heads.task import FitTask
 
 logger = logging.getLogger(__name__)
 
 
-def train(options: TrainOptions) -> dict[str, Any]:
+def train(options: TrainOptions, fit: Callable[[FitTask], Head] | None = None) -> dict[str, Any]:
     """Train a head and save it.
+
+    Args:
+        options: How.
+        fit: Fits it elsewhere; unset: in this process.
 
     Returns:
         The record: the head's classes, configuration and metrics by split; ``notes``, what may surprise about the
@@ -35,15 +44,18 @@ def train(options: TrainOptions) -> dict[str, Any]:
             where ``strict_splits`` forbids it, or there is nothing to measure a learning curve on.
     """
     # They import PyTorch and SciPy, which who evaluates or predicts need not wait for.
+    from pipeline.heads.checkpoint import FolderCheckpoint
     from pipeline.heads.curve import require_measured
     from pipeline.heads.fit import fit_head
     from pipeline.heads.leaks import find_leaks
     from pipeline.heads.repeats import seed_notes
+    from pipeline.heads.shares import training_key
     from pipeline.heads.task import FitTask
 
     started = time.perf_counter()
     storage.require_folder(options.head, "--head")
     rows = read_rows_of(open_table(options.table, options.table_storage_options))
+    before = _older_head(options, rows)
     parts = divide(rows, options)
     memory_bytes = int(options.memory_gb * 2**30) if options.memory_gb else free_memory_bytes()
     features = parts.all_features(memory_bytes)
@@ -57,16 +69,30 @@ def train(options: TrainOptions) -> dict[str, Any]:
     notes = [*label_notes(parts), *leaks.notes, *seed_notes(parts, options, streamed)]
     for note in notes:
         logger.warning("%s", note)
-    head = fit_head(FitTask(options, rows.contract, parts.classes, features[TRAIN], features[VALIDATION]))
+    checkpoint = FolderCheckpoint(
+        options.head, lambda: training_key(options, parts, before), options.table_storage_options
+    )
+    task = FitTask(
+        options,
+        rows.contract,
+        parts.classes,
+        features[TRAIN],
+        features[VALIDATION],
+        start=before,
+        checkpoint=checkpoint,
+    )
+    head = (fit or fit_head)(task)
     outcomes = {name: observe(head, part, parts.names) for name, part in features.items() if len(part)}
     metrics = {name: summarise(outcome, options.seed) for name, outcome in outcomes.items()}
     without_leaked = leaks.without_leaked(outcomes, options.seed)
+    compared = None if before is None else _before_after(before, head, features, parts, options.seed)
     more = _more(parts, features, options, metrics, memory_bytes)
     config = {
         **head.config,
         "seed": options.seed,
         "held_out_of_train": list(parts.carved),
-        "table": options.table,
+        "table": rows.table.uri,
+        "table_rows": len(rows),
         "streamed": streamed,
         "notes": notes,
         "leaks": {**leaks.counts, "without_leaked": without_leaked},
@@ -74,6 +100,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     }
     head = replace(head, config=config, metrics=metrics)
     save_head(head, options.head, options.table_storage_options)
+    checkpoint.remove()
     return {
         "job": "train",
         "status": "done",
@@ -82,6 +109,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "kind": head.kind,
         "classes": list(head.classes),
         "contract": head.contract.to_json(),
+        "before_after": compared,
         "num_unlabelled": int((~rows.labelled).sum()),
         "notes": notes,
         "leaks": {**leaks.record, "without_leaked": without_leaked},
@@ -89,6 +117,26 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "metrics": metrics,
         **more,
         "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _older_head(options: TrainOptions, rows: Rows) -> Head | None:
+    if options.from_head is None:
+        return None
+    head = load_head(options.from_head, options.table_storage_options)
+    require_same_features(
+        head.contract, rows.contract, f"Head {options.from_head}", f"Use a head that was trained on {options.table}."
+    )
+    return head
+
+
+def _before_after(before: Head, head: Head, features: dict[str, Features], parts: Parts, seed: int) -> dict[str, Any]:
+    """Return what became of an older head's classes, on test rows, or on validation rows where there are no others."""
+    name = TEST if len(features[TEST]) else VALIDATION
+    return {
+        "part": name,
+        **before_after.compare(before, head, features[name], parts.names, seed),
+        **before_after.saved(before, parts.rows),
     }
 
 

@@ -22,6 +22,7 @@ from pipeline.int8.options import Int8Options
 from pipeline.int8.parity import compare, describe, require_near
 from pipeline.int8.sample import Sample, draw_sample
 from pipeline.quantised import NetworkFiles, QuantisedNetwork, files_sha256, parse_network
+from pipeline.run_options import UNIT_SIZE
 from pipeline.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def quantised_by_sample(given: BackboneSpec, source: Source, options: Int8Option
     versions = toolkit_versions()
     limits = Limits(options.max_image_pixels, options.max_image_bytes, options.allow_tiff)
     count = 2 * options.calibration_images
-    sample = draw_sample(source, count, given.preprocessing, limits, options.unit_size, options.limit)
+    sample = draw_sample(source, count, given.preprocessing, limits, options.unit_size or UNIT_SIZE, options.limit)
     if len(sample) < _FEWEST_IMAGES:
         raise ConfigError(
             f"Expected {count} images (two times --calibration-images) to quantise the network by, at least "

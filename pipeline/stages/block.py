@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -25,20 +24,6 @@ _OUTCOME = pa.schema(
         ("vector", pa.binary()),
     ]
 )
-
-
-#: The memory of the last unit's pixels in this process. Fresh memory costs a page fault for every 4 kB, which takes
-#: longer than to copy an image there.
-_spare: list[NDArray[np.uint8]] = []
-#: References to it while it is but spare: the list's, and that of the call that counts them.
-_ONLY_SPARE = 2
-
-
-def _memory(num_bytes: int) -> NDArray[np.uint8]:
-    """Return memory for pixels: that of the last unit, if it suffices and nobody looks at it any more."""
-    if _spare and len(_spare[0]) >= num_bytes and sys.getrefcount(_spare[0]) == _ONLY_SPARE:
-        return _spare[0]
-    return np.empty(num_bytes, np.uint8)
 
 
 class Rows:
@@ -67,7 +52,7 @@ class Rows:
         if pixels is not None:
             end = self._used + pixels.size
             if end > len(self._data):  # other memory, not more of the old, which would be filled with zeros first
-                more = _memory(max(end, self._expected * pixels.size, 2 * len(self._data)))
+                more = np.empty(max(end, self._expected * pixels.size, 2 * len(self._data)), np.uint8)
                 more[: self._used] = self._data[: self._used]
                 self._data = more
             self._data[self._used : end] = pixels.reshape(-1)
@@ -75,7 +60,6 @@ class Rows:
 
     def pixel_column(self) -> pa.Array:
         """Return the pixels, one binary value an image, without copying them."""
-        _spare[:] = [self._data]
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self._data[: self._used])]
         return pa.Array.from_buffers(pa.large_binary(), len(self._lengths), buffers)

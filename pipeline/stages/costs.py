@@ -21,7 +21,7 @@ class Costs:
         bytes_read: Length of the images' files.
         read_peak_bytes: Most memory that the process that read it has ever had (resident).
         embed_s: Seconds in the actor.
-        engine_s: Seconds of them in the engine.
+        engine_s: Seconds of them in the engine; those in which other units were there, too, count for one of them.
         embed_began: When it came to the actor (seconds since the epoch).
         embed_peak_bytes: As ``read_peak_bytes``, of the actor.
         actor: Which actor it was.

@@ -6,8 +6,8 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipeline.errors import ImageReject, RejectCode
 from pipeline.failpoints import reach
 from pipeline.failures import Verdict, find
 from pipeline.stages.block import constant
+from pipeline.stages.busy import Busy, Stay
 from pipeline.stages.costs import costs_of, peak_bytes, with_costs
 from pipeline.table import unit_name
 
@@ -34,6 +35,7 @@ def embed_unit(
     embedding_type: pa.DataType,
     on_batch: Callable[[int], None],
     turn: AbstractContextManager[object] | None = None,
+    busy: Busy | None = None,
 ) -> pa.Table:
     """Embed a unit's good images.
 
@@ -42,14 +44,16 @@ def embed_unit(
         block: What `read_unit` returned.
         embedding_type: Arrow type of the embedding column, a fixed-size list of float32 or float16.
         on_batch: Called with a number of images whenever so many more are done, rejects included.
-        turn: Held while the engine is at work, where several units are embedded in one process.
+        turn: Held while the engine is at work, where several units are embedded in one process, and it takes one of
+            them at a time.
+        busy: Counts the engine's time, where several units are embedded in one process.
 
     Returns:
         The block with ``embedding``, ``hopeless`` and ``engine`` instead of ``pixels``, ``encoded`` and ``vector``, and
         more ``costs``. Rejects have zeros as embedding.
     """
     began, start = time.time(), time.perf_counter()
-    engine_s = 0.0
+    stay = (busy or Busy()).stay()
     dim = embedding_type.list_size
     embeddings = np.zeros((len(block), dim), embedding_type.value_type.to_pandas_dtype())
     trouble = block["trouble"][0].as_py()
@@ -62,12 +66,12 @@ def embed_unit(
         rejects: dict[int, ImageReject] = {}
         try:
             with turn or nullcontext():
-                vectors = _from_pixels(engine, block["pixels"].combine_chunks(), decoded)
-                engine_s = _fill(embeddings, decoded, vectors, on_batch)
+                vectors = _from_pixels(engine, _whole(block["pixels"]), decoded)
+                _fill(embeddings, decoded, vectors, on_batch, stay)
                 if len(encoded):
                     assert isinstance(engine, FileEngine), "files are left to engines that decode"
-                    vectors = _from_files(engine, block["encoded"].combine_chunks(), encoded, rejects)
-                    engine_s += _fill(embeddings, encoded, vectors, on_batch)
+                    vectors = _from_files(engine, _whole(block["encoded"]), encoded, rejects)
+                    _fill(embeddings, encoded, vectors, on_batch, stay)
         except Exception as error:  # an engine may raise anything; the unit stays pending and says why
             storage.log_traceback(logger, "The engine failed.")
             trouble = storage.explained(error, f"The engine {engine.info.engine} failed")
@@ -89,7 +93,7 @@ def embed_unit(
     costs = replace(
         costs_of(block),
         embed_s=time.perf_counter() - start,
-        engine_s=engine_s,
+        engine_s=stay.seconds,
         embed_began=began,
         embed_peak_bytes=peak_bytes(),
         actor=f"{platform.node()}:{os.getpid()}",
@@ -99,6 +103,11 @@ def embed_unit(
 
 def _has_pixels(block: pa.Table) -> pa.ChunkedArray:
     return pc.greater(pc.binary_length(block["pixels"]), 0)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array: as it lies in the object store, where it is in one piece, without a copy."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _note_rejects(block: pa.Table, rejects: dict[int, ImageReject], outcome: dict[str, list[str | None]]) -> None:
@@ -153,19 +162,19 @@ def _finish(
     )
 
 
-def _from_pixels(engine: Engine, column: pa.Array, rows: NDArray[np.int64]) -> Iterator[Embeddings]:
+def _from_pixels(engine: Engine, column: pa.Array, rows: NDArray[np.int64]) -> Generator[Embeddings]:
     """Embed the pixels of some rows, which lie one behind the other in the column's buffer."""
     if not len(rows):
-        return iter(())
+        return
     offsets = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1, 8 * column.offset)
     data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
     side = round((len(data) // len(rows) // 3) ** 0.5)
-    return embed_by_batches(engine, data.reshape(len(rows), side, side, 3))
+    yield from embed_by_batches(engine, data.reshape(len(rows), side, side, 3))
 
 
 def _from_files(
     engine: FileEngine, column: pa.Array, rows: NDArray[np.int64], rejects: dict[int, ImageReject]
-) -> Iterator[Embeddings]:
+) -> Generator[Embeddings]:
     """Decode and embed the files of some rows; ``rejects`` gets, by their rows, those that can't be decoded."""
     size = engine.info.batch_size
     parts = (rows[start : start + size].tolist() for start in range(0, len(rows), size))
@@ -181,21 +190,20 @@ def _from_files(
 def _fill(
     embeddings: NDArray[Any],
     rows: NDArray[np.int64],
-    batches: Iterator[Embeddings],
+    batches: Generator[Embeddings],
     on_batch: Callable[[int], None],
-) -> float:
-    """Put what the engine gives, batch by batch, into some rows.
-
-    Returns:
-        Seconds in the engine.
-    """
-    done, seconds, began = 0, 0.0, time.perf_counter()
-    for vectors in batches:
-        seconds += time.perf_counter() - began
-        part = rows[done : done + len(vectors)]
-        with np.errstate(over="ignore"):  # float16 overflow shows as infinity, and then as a reject
-            embeddings[part] = vectors
-        done += len(part)
-        on_batch(len(part))
-        began = time.perf_counter()
-    return seconds
+    stay: Stay,
+) -> None:
+    """Put what the engine gives, batch by batch, into some rows; whatever happens, the engine is left behind."""
+    done = 0
+    with closing(batches):
+        while True:
+            with stay:
+                vectors = next(batches, None)
+            if vectors is None:
+                return
+            part = rows[done : done + len(vectors)]
+            with np.errstate(over="ignore"):  # float16 overflow shows as infinity, and then as a reject
+                embeddings[part] = vectors
+            done += len(part)
+            on_batch(len(part))

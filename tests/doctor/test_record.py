@@ -51,13 +51,13 @@ def test_make_record__the_faster_batch_where_the_model_is_the_bottleneck() -> No
         "batch_size": 16,
         "decode_workers": 4,
         "cores_for_devices": None,
-        "unit_size": 1024,
+        "unit_size": 512,
         "command": "python -m jobs.embed --source s --table t --batch-size 16",
     }
     assert found["sample"]["reject_share"] == 0.25
     estimate = found["estimate"]
     assert (estimate["rows"], estimate["table_bytes"]) == (3_000_000, 3_000_000 * 8000)
-    assert (estimate["units"], estimate["listing_s"]) == (3907, 8.0)
+    assert (estimate["units"], estimate["listing_s"]) == (7813, 8.0)
     assert estimate["seconds"] == pytest.approx(8 + 4_000_000 / (4 / (0.0012 + 4 / 120)))
 
 

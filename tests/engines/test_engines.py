@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.backbones import load_backbone
-from pipeline.engines import choose_engine, embed, embed_by_batches, load_engine
+from pipeline.engines import SharedEngine, choose_engine, embed, embed_by_batches, load_engine
 from pipeline.engines.base import EngineInfo
 from pipeline.engines.openvino import import_openvino
 from pipeline.engines.torch import TorchEngine
@@ -95,6 +96,29 @@ def test_engines__go_on_after_somebody_wanted_no_more(name: str) -> None:
         for _ in range(stop):
             next(some)
         del some
+        np.testing.assert_array_equal(embed(engine, pixels), expected)
+
+
+def test_openvino__several_threads_get_their_own_rows() -> None:
+    engine = load_engine(load_backbone("pixels"), "openvino", "fp32", batch_size=3, num_threads=2)
+    assert isinstance(engine, SharedEngine)
+
+    def rows(first: int) -> np.ndarray:
+        values = np.arange(first, first + 50, dtype=np.uint8)
+        return embed(engine, np.repeat(values, 32 * 32 * 3).reshape(50, 32, 32, 3))[:, 0]
+
+    with ThreadPoolExecutor(4) as pool:
+        for first, found in zip(range(0, 200, 5), pool.map(rows, range(0, 200, 5)), strict=True):
+            np.testing.assert_allclose(found * 255, np.arange(first, first + 50), atol=1e-3)
+
+
+def test_openvino__what_is_wrong_with_a_batch_is_no_matter_of_others() -> None:
+    engine = load_engine(load_backbone("pixels"), "openvino", "fp32", batch_size=3, num_threads=2)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8)
+    expected = embed(engine, pixels)
+    for _ in range(4):
+        with pytest.raises(RuntimeError):
+            list(engine.embed_batches([pixels[:3], pixels[:2]]))
         np.testing.assert_array_equal(embed(engine, pixels), expected)
 
 

@@ -93,7 +93,7 @@ def test_fit__is_scikit_learns_optimum(num_classes: int, C: float, dtype: torch.
     theirs, ours = (log_probabilities(*model, Z_test) for model in ((weight, bias), (found.weight, found.bias)))
     np.testing.assert_allclose(np.exp(ours), np.exp(theirs), atol=1e-2)
     accuracies = [(p.argmax(axis=1) == y_test).mean() for p in (theirs, ours)]
-    assert abs(accuracies[0] - accuracies[1]) <= 1e-3
+    assert abs(accuracies[0] - accuracies[1]) <= 1e-3 + 1e-9
 
 
 @pytest.mark.parametrize("dtype", ARITHMETICS)

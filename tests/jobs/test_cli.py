@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from jobs import cli, doctor, embed, evaluate, predict, train, verify
+from jobs import cli, doctor, embed, evaluate, export, predict, train, verify
 from jobs.cli import ProgressLine, describe, run_job
 from pipeline.doctor import DoctorOptions
 from pipeline.embed import EmbedOptions
 from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects, VerificationFailed
+from pipeline.export import ExportOptions
 from pipeline.heads import EvaluateOptions, TrainOptions
-from pipeline.options import Options
+from pipeline.options import Options, explain, flags
 from pipeline.predict import PredictOptions
 from pipeline.progress import Progress
 from pipeline.verify import VerifyOptions
@@ -27,6 +29,7 @@ JOBS: list[tuple[Any, type[Options]]] = [
     (train, TrainOptions),
     (evaluate, EvaluateOptions),
     (predict, PredictOptions),
+    (export, ExportOptions),
     (verify, VerifyOptions),
     (doctor, DoctorOptions),
 ]
@@ -41,7 +44,7 @@ def test_help__shows_every_option_with_a_description(
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for name, field in options.model_fields.items():
-        assert f"--{name.replace('_', '-')}" in text
+        assert f" {flags([name])} " in text or f"[{flags([name])} " in text
         assert field.description
         assert " ".join(field.description.split())[:30] in text
     assert "Exit codes: 0 done; 1 something is pending" in text
@@ -90,12 +93,21 @@ def test_parse__an_object_that_is_no_json_is_an_error_that_does_not_quote_it(val
 def test_parse__does_not_read_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIT_SIZE", "3")
     monkeypatch.setenv("unit_size", "3")
-    assert parse("--source", "s", "--table", "t")[0].unit_size == 1024
+    assert parse("--source", "s", "--table", "t")[0].unit_size is None
 
 
 def test_parse__a_tuple_is_given_with_commas() -> None:
     options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "--hidden", "32,16"])
     assert options.hidden == (32, 16)
+
+
+def test_parse__an_option_of_one_letter_has_one_dash() -> None:
+    options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0.5", "-k", "7"])
+    assert (options.C, options.k) == (0.5, 7)
+    with pytest.raises(ValidationError) as caught:
+        cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0"])
+    assert "-C: " in explain(caught.value)
+    assert "--C" not in explain(caught.value)
 
 
 @pytest.mark.parametrize("arguments", [["--nonsense", "1"], ["--unit-size"], ["stray"], ["--sourc", "x"]])

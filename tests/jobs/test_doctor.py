@@ -195,6 +195,7 @@ def test_share__what_the_actors_leave_is_for_read_tasks(
         units_ahead=2,
         units_before=1,
         units_at_once=1,
+        units_sent=2,
         max_reads=None,
     )
     node = share(cores, layout)

@@ -228,7 +228,7 @@ def test_the_whole_job__train_evaluate_predict(tmp_path: Path, capsys: pytest.Ca
     source, table = samples.write_folder(tmp_path / "images", per_class=20), tmp_path / "table"
     assert run_embed(capsys, source, table, "--unit-size", 16)[0] == 0
     mlp = ("--hidden", "32,16", "--epochs", 20, "--learning-rate", 0.01)
-    for kind, options in (("logistic", ()), ("mlp", mlp), ("knn", ("--k", 5)), ("ridge", ())):
+    for kind, options in (("logistic", ()), ("mlp", mlp), ("knn", ("-k", 5)), ("ridge", ())):
         train_evaluate_predict(capsys, tmp_path / kind, source, table, kind, options)
 
 

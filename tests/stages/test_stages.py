@@ -18,13 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.engines import EngineInfo
+from pipeline.engines.lanes import SharedLanes
 from pipeline.errors import ConfigError, ImageReject, RejectCode
 from pipeline.images import Limits, Pixels
 from pipeline.preprocessing import Preprocessing, decode_and_crop
 from pipeline.refs import REF_SCHEMA
 from pipeline.sources import Fetched
+from pipeline.stages.busy import Busy as EngineTime
 from pipeline.stages.commit import Finish, commit_block, to_schema
-from pipeline.stages.costs import costs_of
+from pipeline.stages.costs import costs_of, summed
 from pipeline.stages.embed import embed_unit, give_up
 from pipeline.stages.read import Embedded, read_block, read_unit
 from pipeline.table import Listing, Table, Unit, data_schema, plan_source
@@ -425,6 +427,20 @@ def test_a_unit__that_is_read_alone_is_decoded_by_no_gpu(table: Table) -> None:
         assert block["encoded"].null_count == left
 
 
+def test_embed_unit__an_engine_looks_at_the_block_itself(table: Table) -> None:
+    class Looking(MeanColour):
+        def embed_batch(self, pixels: Pixels) -> np.ndarray:
+            looked_at.append((pixels.ctypes.data, pixels.size))
+            return super().embed_batch(pixels)
+
+    looked_at: list[tuple[int, int]] = []
+    source = Images({f"{i}": colour(i) for i in range(8)})
+    block = read_unit(table, plan(table, source), source, PRESET, Limits())
+    embed_unit(Looking(4), block, SCHEMA.field("embedding").type, lambda _: None)
+    start, size = block["pixels"].chunk(0).buffers()[2].address, 8 * 8 * 3
+    assert looked_at == [(start, 4 * size), (start + 4 * size, 4 * size)]
+
+
 def test_embed_unit__units_take_turns_at_the_engine(table: Table) -> None:
     class Busy(MeanColour):
         at_work = 0
@@ -450,3 +466,77 @@ def test_embed_unit__units_take_turns_at_the_engine(table: Table) -> None:
     assert sum(cost.engine_s for cost in costs) < max(cost.embed_began + cost.embed_s for cost in costs) - min(
         cost.embed_began for cost in costs
     )
+
+
+class SharedMeanColour:
+    """An engine for several units at once; its batches are done when it is told so, and fail where they are black."""
+
+    def __init__(self) -> None:
+        self.info = EngineInfo("mean", "fp32", "test", 1)
+        self.may_finish, self.begun = threading.Event(), threading.Semaphore(0)
+        self.lanes = [ColourLane(self) for _ in range(3)]
+        self._shared = SharedLanes(self.lanes)
+
+    def embed_batches(self, batches: Iterable[Pixels]) -> Iterator[np.ndarray]:
+        return self._shared.embed_batches(batches)
+
+
+class ColourLane:
+    def __init__(self, engine: SharedMeanColour) -> None:
+        self.engine = engine
+        self.pixels: Pixels | None = None
+
+    def submit(self, pixels: Pixels) -> None:
+        assert self.pixels is None
+        self.pixels = pixels
+        self.engine.begun.release()
+
+    def collect(self) -> np.ndarray:
+        assert self.engine.may_finish.wait(10)
+        assert self.pixels is not None
+        vectors, self.pixels = self.pixels.mean((1, 2)).astype(np.float32), None
+        if not vectors.any():
+            raise RuntimeError("out of order")
+        return vectors
+
+
+def test_embed_unit__units_share_an_engine_and_keep_their_rows_errors_and_time(tmp_path: Path) -> None:
+    engine, busy, blocks = SharedMeanColour(), EngineTime(), []
+    for name, values in (("one", [9, 0]), ("other", [7, 5, 3, 1])):
+        table, source = Table(str(tmp_path / name)), Images({f"{i}": colour(value) for i, value in enumerate(values)})
+        blocks.append(read_unit(table, plan(table, source), source, PRESET, Limits()))
+
+    def embed(block: pa.Table) -> pa.Table:
+        return embed_unit(engine, block, SCHEMA.field("embedding").type, lambda _: None, None, busy)
+
+    with ThreadPoolExecutor(2) as pool:
+        units = [pool.submit(embed, blocks[0])]
+        begun = [engine.begun.acquire(timeout=5) for _ in range(2)]
+        units.append(pool.submit(embed, blocks[1]))
+        begun.append(engine.begun.acquire(timeout=5))  # nothing is done yet
+        engine.may_finish.set()
+        failed, good = (unit.result(10) for unit in units)
+    assert begun == [True] * 3
+    assert "out of order" in failed["trouble"][0].as_py()
+    assert good["trouble"][0].as_py() is None
+    assert [vector[0] for vector in good["embedding"].to_pylist()] == [7, 5, 3, 1]
+    costs = [costs_of(block) for block in (failed, good)]
+    assert summed(costs)["engine_busy"] <= 1
+    assert min(cost.engine_s for cost in costs) >= 0
+
+
+def test_embed_unit__leaves_the_engine_to_others_whatever_happens(table: Table) -> None:
+    engine = SharedMeanColour()
+    engine.may_finish.set()
+    source = Images({f"{i}": colour(i + 1) for i in range(8)})
+    block = read_unit(table, plan(table, source), source, PRESET, Limits())
+    kept = RuntimeError("nobody to tell")  # with all the frames that it came through
+
+    def tell(_: int) -> None:
+        raise kept
+
+    with pytest.raises(RuntimeError, match="nobody to tell"):
+        embed_unit(engine, block, SCHEMA.field("embedding").type, tell)
+    assert [lane.pixels for lane in engine.lanes] == [None] * 3
+    again = embed_unit(engine, block, SCHEMA.field("embedding").type, lambda _: None)
+    assert [vector[0] for vector in again["embedding"].to_pylist()] == list(range(1, 9))
