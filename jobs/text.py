@@ -18,6 +18,34 @@ def metrics_line(name: str, metrics: dict[str, Any]) -> str:
     return line
 
 
+def before_after_lines(report: dict[str, Any]) -> list[str]:
+    """Return what became of an older head's classes when it was trained again with more of them."""
+    lines = []
+    if report["old_rows"]:
+        low, high = report["change_interval"]
+        lines.append(
+            f"  old classes ({len(report['old_classes'])}, {report['old_rows']} {report['part']} rows): top-1 "
+            f"{report['old_top1_before']:.4f} before, {report['old_top1_after']:.4f} after "
+            f"({100 * report['change']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}])"
+        )
+    if report["new_rows"]:
+        names = ", ".join(report["new_classes"][:10]) + (", ..." if len(report["new_classes"]) > 10 else "")
+        lines.append(f"  new classes ({names}; {report['new_rows']} rows): top-1 {report['new_top1']:.4f}")
+        lines.append(f"  {_confused('old taken for new', report['old_as_new'])}")
+        lines.append(f"  {_confused('new taken for old', report['new_as_old'])}")
+    if report["dropped_classes"]:
+        lines.append(f"  classes that are gone: {', '.join(report['dropped_classes'][:10])}")
+    if report["not_embedded_again"] is not None:
+        spared = f", {report['seconds_saved']:g} s saved" if report["seconds_saved"] is not None else ""
+        lines.append(f"  images: {report['images_new']} new, {report['not_embedded_again']} not embedded again{spared}")
+    return lines
+
+
+def _confused(what: str, found: dict[str, Any]) -> str:
+    pairs = ", ".join(f"{pair['count']} {pair['true']} as {pair['predicted']}" for pair in found["pairs"][:3])
+    return f"{what}: {found['count']}" + (f" ({pairs})" if pairs else "")
+
+
 def class_lines(metrics: dict[str, Any]) -> list[str]:
     """Return one line a class."""
     width = max(len(name) for name in metrics["per_class"])

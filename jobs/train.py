@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from jobs.cli import run_job
-from jobs.text import metrics_line, random_weights_lines
+from jobs.text import before_after_lines, metrics_line, random_weights_lines
 from pipeline.heads import TrainOptions, train
 
 
@@ -20,9 +20,14 @@ def summary(record: dict[str, Any]) -> str:
             f"Trained a {record['kind']} head on {len(record['classes'])} classes in {record['seconds']:.1f} s "
             f"({chosen}{unlabelled}).",
             *(metrics_line(name, metrics) for name, metrics in record["metrics"].items()),
+            *_before_after(record["before_after"]),
             f"Head: {record['head']}",
         ]
     )
+
+
+def _before_after(report: dict[str, Any] | None) -> list[str]:
+    return [] if report is None else ["Against the older head:", *before_after_lines(report)]
 
 
 def _chosen(record: dict[str, Any]) -> str:

@@ -138,6 +138,8 @@ def load_head(uri: str, options: StorageOptions | None = None) -> Head:
         if kind not in get_args(HeadKind):
             raise ValueError(f"kind {kind!r} is not one of {', '.join(get_args(HeadKind))}")
         model: Model = (Neighbours if kind == "knn" else Layers).from_tensors(load(data))
+        if model.shape != (contract.embedding_dim, len(description["classes"])):
+            raise ValueError(f"head.safetensors is of {model.shape[0]} features and {model.shape[1]} classes")
         temperature, config, metrics = (description[key] for key in ("temperature", "config", "metrics"))
         return Head(kind, tuple(description["classes"]), contract, model, float(temperature), config, metrics)
     except (KeyError, TypeError, ValueError, FileNotFoundError, SafetensorError) as error:

@@ -39,12 +39,12 @@ def temperature(head: Head, validation: Features) -> float:
     s, y = np.concatenate(scores).astype(np.float64), np.concatenate(places)
     s -= s.max(axis=1, keepdims=True)
     of_true = s[np.arange(len(y)), y]
+    if not (of_true < 0).any():
+        return 1.0  # all rows are right: the colder, the better, without end, so there is nothing to learn it from
 
     def loss(log_temperature: float) -> float:
         inverse = np.exp(-log_temperature)
         return float((np.log(np.exp(s * inverse).sum(axis=1)) - of_true * inverse).mean())
 
     best = minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-4})
-    # All rows right: the colder, the better, without end. Then there is nothing to learn a temperature from.
-    at_the_edge = best.x < _BOUNDS[0] + 0.1
-    return 1.0 if at_the_edge else float(np.exp(best.x))
+    return float(np.exp(best.x))

@@ -64,11 +64,13 @@ class Standardised:
             yield from self._kept
             return
         keep = isinstance(self.features, MemoryFeatures)
+        made: list[tuple[torch.Tensor, torch.Tensor]] = []
         for X, y in self.features.blocks():
             block = self.standardise(X), torch.from_numpy(y).to(self.device)
             if keep:
-                self._kept.append(block)
+                made.append(block)
             yield block
+        self._kept = made  # only now that they are complete: a caller may have stopped before
 
     def standardise(self, X: NDArray[np.float16] | NDArray[np.float32]) -> torch.Tensor:
         """Return standardised rows: a tensor of shape (B, D)."""

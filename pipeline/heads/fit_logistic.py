@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.heads import logistic
 from pipeline.heads.artefact import Head
 from pipeline.heads.compute import Standardised, fast_dtype
-from pipeline.heads.features import Features, StreamedFeatures
+from pipeline.heads.features import Features, MemoryFeatures, StreamedFeatures, Values
 from pipeline.heads.logistic import Fit, Weights
 from pipeline.heads.models import Layers
+from pipeline.heads.span import SHARE, Span, span_of
 from pipeline.heads.task import FitTask
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ _LAST_STEP = 1 / 8
 #: First values of C in a row that are no better than the best before which the larger ones aren't tried: accuracy has
 #: one peak, as the binary search takes for granted, too, and large values take the most iterations.
 _PAST_THE_PEAK = 2
+#: Multiply-adds of one product with all rows from which the faster arithmetic pays: some milliseconds.
+_FAST_PAYS = 2**28
 
 
 def fit_logistic(task: FitTask) -> Head:
@@ -58,19 +62,38 @@ class _Sweep:
 
     def __init__(self, task: FitTask) -> None:
         self._task = task
-        mean, self._scale = task.moments.standardisation()
-        self._mean = mean
-        self._correlation = task.moments.correlation(self._scale)
-        self._rows = self._standardised(task.train, fast_dtype(task.device))
+        self._mean, self._scale = task.moments.standardisation()
+        self._num_classes = len(task.classes)
+        D = task.train.embedding_dim
+        self._span: Span | None = None
+        if isinstance(task.train, MemoryFeatures) and task.group.size == 1 and len(task.train) < SHARE * D:
+            self._span = span_of(self._standardise(task.train.X))
+        self._rows = self._prepared(task.train)
+        if self._span is None:
+            self._correlation = task.moments.correlation(self._scale)
+        else:
+            Z = self._rows.features.X.astype(np.float64)  # type: ignore[attr-defined]  # in memory, see above
+            self._correlation = Z.T @ Z / len(Z)
+        if len(task.train) * D * self._num_classes >= _FAST_PAYS:
+            self._rows.dtype = fast_dtype(task.device)
         self._fits: dict[float, Fit] = {}
         self._accuracy: dict[float, float] = {}
 
-    def _standardised(self, features: Features, dtype: torch.dtype) -> Standardised:
-        return Standardised(features, self._mean, self._scale, self._task.device, dtype)
+    def _standardise(self, X: Values) -> NDArray[np.float64]:
+        return (X.astype(np.float64) - self._mean) / self._scale
+
+    def _prepared(self, features: Features) -> Standardised:
+        """Return rows in the coordinates of the fit, in float32."""
+        if self._span is None:
+            return Standardised(features, self._mean, self._scale, self._task.device, torch.float32)
+        parts = [self._span.coordinates(self._standardise(X)) for X, _ in features.blocks()]
+        R = len(self._span.basis)
+        Z = MemoryFeatures(np.concatenate(parts) if parts else np.zeros((0, R), np.float32), features.y)
+        return Standardised(Z, np.zeros(R, np.float32), np.ones(R, np.float32), self._task.device, torch.float32)
 
     def head(self) -> Head:
         task = self._task
-        validation = self._standardised(task.validation, torch.float32)
+        validation = self._prepared(task.validation)
         if task.options.C is not None or not len(task.validation):
             best = task.options.C or 1.0
         else:
@@ -88,7 +111,8 @@ class _Sweep:
             for C in sorted(self._accuracy)
         ]
         config = {"C": best, "loss": fit.loss, "iterations": fit.iterations, "passes": fit.passes, "sweep": sweep}
-        layers = Layers(self._mean, self._scale, ((fit.weight, fit.bias),))
+        weight = fit.weight if self._span is None else self._span.weights(fit.weight)
+        layers = Layers(self._mean, self._scale, ((weight, fit.bias),))
         return Head("logistic", task.classes, task.contract, layers, config=config)
 
     def _search(self, validation: Standardised) -> float:
@@ -123,7 +147,7 @@ class _Sweep:
 
     def _fit(self, C: float, exact: bool = False) -> Fit:
         task = self._task
-        polish = self._standardised(task.train, torch.float32) if exact and self._rows.dtype != torch.float32 else None
+        polish = self._prepared(task.train) if exact and self._rows.dtype != torch.float32 else None
         self._fits[C] = fit = logistic.fit(
             self._rows,
             self._correlation,
@@ -155,7 +179,7 @@ class _Sweep:
             if name in places:
                 weight[row] = raw[places[name]] * self._scale
                 bias[row] = offset[places[name]] + raw[places[name]] @ self._mean
-        return weight, bias
+        return weight if self._span is None else self._span.coordinates(weight), bias
 
 
 def _on_raw_features(model: Layers) -> tuple[Weights, Weights]:

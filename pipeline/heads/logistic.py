@@ -1,7 +1,8 @@
 """Multinomial logistic regression (a linear probe): exact, by L-BFGS in coordinates in which it is easy.
 
 Minimises the mean cross-entropy plus |W|² / (2 C N) over W of shape (K, D) on standardised features and over the bias,
-which is not penalised: scikit-learn's objective, so C means the same.
+which is not penalised: scikit-learn's objective, so C means the same; but of two classes, scikit-learn penalises the
+difference of their weights instead of both, so that its C is twice this one.
 
 L-BFGS takes hundreds of passes where features are correlated, as a network's are. At the start, where all classes are
 equally likely, the Hessian of each class is c S + I / (C N) with the features' covariance S and c = (1 - 1/K) / K, and
@@ -31,7 +32,8 @@ MAX_ITERATIONS = 1000
 #: Largest component of the gradient at which it stops: scikit-learn's own limit is 1e-4, which leaves up to 1e-2 of the
 #: loss where the penalty is weak.
 _GRADIENT_LIMIT = 1e-6
-#: Relative decrease of the loss in one iteration at which it stops: of the fast arithmetic, of the exact one.
+#: Decrease of the loss in one iteration at which it stops, relative to the loss where that is above 1: of the fast
+#: arithmetic, of the exact one.
 _FAST_DECREASE, _EXACT_DECREASE = 1e-5, 1e-6
 #: Corrections that L-BFGS remembers; SciPy's default.
 _MEMORY = 10
@@ -126,9 +128,13 @@ class _Problem:
         self._penalty = 1 / (C * num_rows)
         curvature = (1 - 1 / num_classes) / num_classes
         hessian = torch.from_numpy(curvature * correlation)
-        # A little more on the diagonal than the penalty, for rounding errors of the covariance.
-        hessian.diagonal().add_(self._penalty + 1e-7 * curvature)
-        self._factor = torch.linalg.cholesky(hessian).to(torch.float32).to(rows.device)
+        hessian.diagonal().add_(self._penalty)
+        factor = _cholesky(hessian, 1e-7 * curvature)
+        # Both once for all passes: a product is several times faster than solving a triangular system.
+        identity = torch.eye(self._D, dtype=factor.dtype)
+        self._factor = factor.to(torch.float32).to(rows.device)
+        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        self._inverse = inverse.to(torch.float32).to(rows.device)
         self._bias_scale = curvature**-0.5
         self.passes = 0
 
@@ -149,7 +155,7 @@ class _Problem:
     def _at(self, point: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
         values = torch.from_numpy(np.asarray(point)).to(torch.float32).to(self._factor.device)
         V, b = values[: self._K * self._D].view(self._K, self._D), values[self._K * self._D :]
-        return torch.linalg.solve_triangular(self._factor, V, upper=False, left=False), b * self._bias_scale
+        return V @ self._inverse, b * self._bias_scale
 
     def __call__(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Return the objective and its gradient at a point: one pass over the rows."""
@@ -159,7 +165,7 @@ class _Problem:
         self._group.add(loss, of_weight, of_bias)
         value = float(loss) / self._N + 0.5 * self._penalty * float(W.double().square().sum())
         by_weight = of_weight / self._N + self._penalty * W
-        by_V = torch.linalg.solve_triangular(self._factor.T, by_weight, upper=True, left=False)
+        by_V = by_weight @ self._inverse.T
         by_bias = of_bias / self._N * self._bias_scale
         gradient = torch.cat([by_V.ravel(), by_bias]).double().cpu().numpy()
         return value, gradient
@@ -184,3 +190,19 @@ class _Problem:
             side[:K] = residual
             of_weight += side @ X
         return loss, of_weight[:K], of_bias
+
+
+def _cholesky(matrix: torch.Tensor, little: float) -> torch.Tensor:
+    """Return a factor of a matrix that may be indefinite by rounding errors, with as much on its diagonal as needed.
+
+    Such are correlations of more features than rows, or of features that are sums of others.
+    """
+    factor: torch.Tensor
+    while little < 1:
+        matrix.diagonal().add_(little)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not failed:
+            return factor
+        little *= 10
+    factor = torch.linalg.cholesky(matrix)  # says what is wrong with it: values that are not finite
+    return factor

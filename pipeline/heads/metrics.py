@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from pipeline.heads.artefact import Head
 from pipeline.heads.features import Features
@@ -17,6 +18,8 @@ from pipeline.heads.predictions import TOP_K
 _BINS = 15
 #: Resamples of a bootstrap, and the rows up to which each draws rows; beyond, a sample of so many stands for all.
 _RESAMPLES, _BOOTSTRAP_ROWS = 1000, 20_000
+#: Values that a bootstrap has in memory at once, several times.
+_RESAMPLED_AT_ONCE = 2**21
 #: Classes up to which the whole confusion matrix is given; beyond, the most frequent confusions alone are.
 _MATRIX_CLASSES = 256
 _NUM_CONFUSIONS = 20
@@ -75,7 +78,9 @@ def observe(head: Head, features: Features, classes: Sequence[str]) -> Outcomes:
         predicted = probabilities.argmax(axis=1)
         known = y < K
         of_true = np.where(known, probabilities[np.arange(len(y)), np.where(known, y, 0)], 0).astype(np.float32)
-        above = (probabilities > of_true[:, None]).sum(axis=1)
+        # Of equal probabilities the earlier class comes first, as in predictions: a k-NN head has many of zero votes.
+        earlier = np.arange(K) < y[:, None]
+        above = ((probabilities > of_true[:, None]) | ((probabilities == of_true[:, None]) & earlier)).sum(axis=1)
         confidence = probabilities[np.arange(len(y)), predicted]
         parts.append((y, predicted, known & (above < TOP_K), of_true, confidence))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -101,7 +106,7 @@ def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
     result: dict[str, Any] = {
         "num_rows": len(outcomes),
         "num_unknown_class": int((outcomes.true >= outcomes.num_known).sum()),
-        **_headline(outcomes),
+        **_of_all(outcomes),
         "intervals": _intervals(outcomes, seed),
         "per_class": {
             name: {
@@ -120,28 +125,49 @@ def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
     return result
 
 
-def expected_calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
-    """Return the mean difference of confidence and accuracy over 15 bins of equal width, weighted by their rows."""
-    place = np.clip(np.ceil(confidence.astype(np.float64) * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
-    gaps = np.bincount(place, correct.astype(np.float64) - confidence, minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
+def _of_all(outcomes: Outcomes) -> dict[str, float | None]:
+    """Return the headline metrics of all rows."""
+    values = _headline(outcomes, np.ones((len(outcomes), 1)))
+    return {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in values.items()}
 
 
-def _headline(outcomes: Outcomes) -> dict[str, float | None]:
-    size = len(outcomes.classes)
-    _, recall, f1, support = _by_class(outcomes.true, outcomes.predicted, size)
-    present = (support > 0) | (np.bincount(outcomes.predicted, minlength=size) > 0)
+def _bins(confidence: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return which of 15 bins of equal width each confidence is in; one on an edge is in the lower bin."""
+    bins: NDArray[np.int64] = np.clip(np.ceil(confidence.astype(np.float64) * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
+    return bins
+
+
+def _headline(outcomes: Outcomes, times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return the headline metrics of R samples of the rows: float64 of shape (R,), NaN for want of rows.
+
+    Args:
+        outcomes: N rows.
+        times: float64 of shape (N, R), how often each row is in each sample.
+    """
     correct = outcomes.true == outcomes.predicted
-    known = outcomes.true < outcomes.num_known
-    losses = -np.log(np.clip(outcomes.probability[known].astype(np.float64), np.finfo(np.float32).tiny, 1.0))
-    return {
-        "top1": float(correct.mean()),
-        "top5": float(outcomes.in_top.mean()),
-        "mean_per_class": float(recall[support > 0].mean()),
-        "macro_f1": float(f1[present].mean()),
-        "log_loss": float(losses.mean()) if len(losses) else None,
-        "ece": expected_calibration_error(outcomes.confidence, correct),
-    }
+    support, chosen = (_by_place(places, outcomes) @ times for places in (outcomes.true, outcomes.predicted))
+    hits = _by_place(outcomes.true, outcomes, correct) @ times
+    recall, f1 = hits / np.maximum(support, 1), 2 * hits / np.maximum(support + chosen, 1)
+    known = (outcomes.true < outcomes.num_known).astype(np.float64)
+    losses = -np.log(np.clip(outcomes.probability.astype(np.float64), np.finfo(np.float32).tiny, 1.0))
+    gaps = _by_place(_bins(outcomes.confidence), outcomes, correct - outcomes.confidence.astype(np.float64)) @ times
+    num_rows = times.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return {
+            "top1": correct.astype(np.float64) @ times / num_rows,
+            "top5": outcomes.in_top.astype(np.float64) @ times / num_rows,
+            "mean_per_class": recall.sum(axis=0) / (support > 0).sum(axis=0),
+            "macro_f1": f1.sum(axis=0) / (support + chosen > 0).sum(axis=0),
+            "log_loss": (losses * known) @ times / (known @ times),
+            "ece": np.abs(gaps).sum(axis=0) / num_rows,
+        }
+
+
+def _by_place(places: NDArray[np.int64], outcomes: Outcomes, values: NDArray[Any] | None = None) -> csc_array:
+    """Return a matrix that sums over the rows of each class, or bin: a value, unset: 1, in each column."""
+    count = len(places)
+    values = np.ones(count) if values is None else values.astype(np.float64)
+    return csc_array((values, places, np.arange(count + 1)), shape=(max(len(outcomes.classes), _BINS), count))
 
 
 def _by_class(
@@ -164,27 +190,29 @@ def _intervals(outcomes: Outcomes, seed: int) -> dict[str, list[float] | None]:
     Of very many rows a random sample is resampled, and its interval is narrowed by the root of the share that it is.
     """
     random = np.random.default_rng(seed)
-    whole = _headline(outcomes)
+    whole = _of_all(outcomes)
     sample, narrower = outcomes, 1.0
     if len(outcomes) > _BOOTSTRAP_ROWS:
         keep = np.zeros(len(outcomes), bool)
         keep[random.choice(len(outcomes), _BOOTSTRAP_ROWS, replace=False)] = True
         sample, narrower = outcomes.only(keep), (_BOOTSTRAP_ROWS / len(outcomes)) ** 0.5
-    centre = _headline(sample)
-    drawn: dict[str, list[float]] = {name: [] for name in whole}
-    for _ in range(_RESAMPLES):
-        again = sample.only(random.integers(0, len(sample), len(sample)))
-        for name, value in _headline(again).items():
-            if value is not None:
-                drawn[name].append(value)
+    centre = _of_all(sample)
+    N = len(sample)
+    at_once = max(1, _RESAMPLED_AT_ONCE // max(N, len(outcomes.classes)))
+    parts = []
+    for start in range(0, _RESAMPLES, at_once):
+        R = min(at_once, _RESAMPLES - start)
+        cells = random.integers(0, N, (N, R)) * R + np.arange(R)
+        parts.append(_headline(sample, np.bincount(cells.ravel(), minlength=N * R).reshape(N, R).astype(np.float64)))
     result: dict[str, list[float] | None] = {}
     for name, value in whole.items():
+        drawn = np.concatenate([part[name] for part in parts])
+        drawn = drawn[np.isfinite(drawn)]
         middle = centre[name]
-        if value is None or middle is None or not drawn[name]:
+        if value is None or middle is None or not len(drawn):
             result[name] = None
             continue
-        bounds = np.percentile(drawn[name], [2.5, 97.5])
-        result[name] = [float(value + narrower * (bound - middle)) for bound in bounds]
+        result[name] = [float(value + narrower * (bound - middle)) for bound in np.percentile(drawn, [2.5, 97.5])]
     return result
 
 

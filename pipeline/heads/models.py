@@ -18,6 +18,10 @@ Tensors = dict[str, NDArray[np.generic]]
 class Model(Protocol):
     """Gives scores whose softmax, over the head's temperature, is a probability."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """D and K."""
+
     def scores(self, X: Floats) -> Floats:
         """Return float32 of shape (B, K) for float32 of shape (B, D)."""
 
@@ -38,6 +42,11 @@ class Layers:
     mean: Floats
     scale: Floats
     layers: tuple[tuple[Floats, Floats], ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """D and K."""
+        return len(self.mean), len(self.layers[-1][1])
 
     def scores(self, X: Floats) -> Floats:
         """Return the last map's output: float32 of shape (B, K)."""

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.heads.models import Floats, Tensors
 
-#: Training vectors that are compared at once.
-_BANK_ROWS = 65_536
+#: Similarities, or values of training vectors, that are in memory at once: 64 MiB of them as float32, and four times as
+#: much to find the largest.
+_AT_ONCE = 2**24
 #: What a class without a vote gets: what would round to nothing among k of them.
 LEAST_SHARE = 1e-6
 
@@ -39,6 +40,11 @@ class Neighbours:
     tau: float
     num_classes: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """D and K."""
+        return int(self.bank.shape[1]), self.num_classes
+
     def scores(self, X: Floats) -> Floats:
         """Return the logarithm of each class's share of the votes, float32 of shape (B, K)."""
         similarity, places = self.nearest(normalised(X), self.k)
@@ -59,18 +65,16 @@ class Neighbours:
         Returns:
             float32 and int64 of shape (B, k); of equal similarities the earlier one comes first.
         """
-        k = min(k, len(self.bank))
         best = np.zeros((len(X), 0), np.float32)
         where = np.zeros((len(X), 0), np.int64)
-        for start in range(0, len(self.bank), _BANK_ROWS):
-            part = X @ self.bank[start : start + _BANK_ROWS].astype(np.float32).T
-            best, where = (
-                np.concatenate([best, part], axis=1),
-                np.concatenate([where, np.broadcast_to(np.arange(start, start + part.shape[1]), part.shape)], axis=1),
-            )
-            if best.shape[1] > k:
-                kept = np.sort(np.argpartition(-best, k - 1, axis=1)[:, :k], axis=1)
-                best, where = np.take_along_axis(best, kept, axis=1), np.take_along_axis(where, kept, axis=1)
+        step = max(k, _AT_ONCE // max(X.shape))
+        for start in range(0, len(self.bank), step):
+            part = X @ self.bank[start : start + step].astype(np.float32).T
+            places = _largest(part, k)
+            best = np.concatenate([best, np.take_along_axis(part, places, axis=1)], axis=1)
+            where = np.concatenate([where, places + start], axis=1)
+            kept = _largest(best, k)
+            best, where = np.take_along_axis(best, kept, axis=1), np.take_along_axis(where, kept, axis=1)
         order = np.argsort(-best, axis=1, kind="stable")
         return np.take_along_axis(best, order, axis=1), np.take_along_axis(where, order, axis=1)
 
@@ -98,3 +102,15 @@ def normalised(X: NDArray[np.floating[Any]]) -> Floats:
     length = np.linalg.norm(values, axis=1, keepdims=True)
     result: Floats = values / np.where(length > 0, length, np.float32(1))
     return result
+
+
+def _largest(values: Floats, k: int) -> NDArray[np.int64]:
+    """Return the places of each row's k largest values in ascending order; of equal values the earlier ones count."""
+    if values.shape[1] <= k:
+        return np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    chosen = np.argpartition(values, -k, axis=1)[:, -k:]
+    least = np.take_along_axis(values, chosen, axis=1).min(axis=1, keepdims=True)
+    tied = (values >= least).sum(axis=1) > k
+    if tied.any():
+        chosen[tied] = np.argsort(-values[tied], axis=1, kind="stable")[:, :k]
+    return np.sort(chosen, axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import ConfigDict, Field, PositiveInt
 
 from pipeline.heads.kinds import HeadKind
 from pipeline.options import Options
@@ -44,8 +44,16 @@ class HeadOptions(Options):
 class TrainOptions(HeadOptions):
     """Train a classifier head on a table: fit on train, choose on validation, report once on test."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     table: str = Field(description="Embedding table to learn from; rows without a split count as train.")
     head: str = Field(description="Folder for head.safetensors and head.json; an older head there is replaced.")
+    from_head: str | None = Field(
+        None,
+        alias="from",
+        description="Folder of an older head, to start from and to compare with: what became of its classes now that "
+        "there are more.",
+    )
     validation_fraction: float = Field(
         0.2, gt=0, lt=1, description="Share of train that is held out where the table has no validation split (0 to 1)."
     )

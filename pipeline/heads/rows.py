@@ -91,7 +91,7 @@ def read_rows_of(table: Table) -> Rows:
         files.append(uri)
         counts.append(len(part))
         labels.append(_text(part["label"], uri).dictionary_encode())
-        splits.append(pc.fill_null(part["split"].cast(pa.string()), TRAIN).dictionary_encode())
+        splits.append(_or_train(part["split"].cast(pa.string())).dictionary_encode())
         content.append(digests_of(part["sha256"]))
     if not sum(counts):
         raise TableError(f"Expected embeddings in {table.uri}, but it has no rows yet. Run jobs.embed first.")
@@ -114,6 +114,11 @@ def read_rows_of(table: Table) -> Rows:
         split.astype(np.int16),
         np.concatenate(content),
     )
+
+
+def _or_train(splits: pa.ChunkedArray) -> pa.ChunkedArray:
+    unsaid = pc.fill_null(pc.equal(splits, ""), True)
+    return pc.if_else(unsaid, TRAIN, splits)
 
 
 def _text(column: pa.ChunkedArray, uri: str) -> pa.ChunkedArray:

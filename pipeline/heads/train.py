@@ -10,12 +10,13 @@ from typing import Any
 from pipeline import storage
 from pipeline.contract import require_same_features
 from pipeline.errors import ConfigError
+from pipeline.heads import before_after
 from pipeline.heads.artefact import Head, load_head, save_head
-from pipeline.heads.features import MemoryFeatures
+from pipeline.heads.features import Features, MemoryFeatures
 from pipeline.heads.metrics import observe, summarise
 from pipeline.heads.options import EvaluateOptions, TrainOptions
 from pipeline.heads.parts import TEST, VALIDATION, Parts, divide, free_memory_bytes
-from pipeline.heads.rows import TRAIN, in_order, read_rows_of
+from pipeline.heads.rows import TRAIN, Rows, in_order, read_rows_of
 from pipeline.table import open_table
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,9 @@ def train(options: TrainOptions) -> dict[str, Any]:
     features = {name: parts.features(name, memory_bytes) for name in (TRAIN, VALIDATION, TEST)}
     streamed = not isinstance(features[TRAIN], MemoryFeatures)
     _describe(parts, streamed)
-    head = fit_head(FitTask(options, rows.contract, parts.classes, features[TRAIN], features[VALIDATION]))
+    before = _older_head(options, rows)
+    task = FitTask(options, rows.contract, parts.classes, features[TRAIN], features[VALIDATION], start=before)
+    head = fit_head(task)
     metrics = {
         name: summarise(observe(head, part, parts.names), options.seed) for name, part in features.items() if len(part)
     }
@@ -51,7 +54,8 @@ def train(options: TrainOptions) -> dict[str, Any]:
         **head.config,
         "seed": options.seed,
         "held_out_of_train": list(parts.carved),
-        "table": options.table,
+        "table": rows.table.uri,
+        "table_rows": len(rows),
         "streamed": streamed,
     }
     head = replace(head, config=config, metrics=metrics)
@@ -64,10 +68,31 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "kind": head.kind,
         "classes": list(head.classes),
         "contract": head.contract.to_json(),
+        "before_after": None if before is None else _before_after(before, head, features, parts, options.seed),
         "num_unlabelled": int((~rows.labelled).sum()),
         "config": config,
         "metrics": metrics,
         "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _older_head(options: TrainOptions, rows: Rows) -> Head | None:
+    if options.from_head is None:
+        return None
+    head = load_head(options.from_head, options.table_storage_options)
+    require_same_features(
+        head.contract, rows.contract, f"Head {options.from_head}", f"Use a head that was trained on {options.table}."
+    )
+    return head
+
+
+def _before_after(before: Head, head: Head, features: dict[str, Features], parts: Parts, seed: int) -> dict[str, Any]:
+    """Return what became of an older head's classes, on test rows, or on validation rows where there are no others."""
+    name = TEST if len(features[TEST]) else VALIDATION
+    return {
+        "part": name,
+        **before_after.compare(before, head, features[name], parts.names, seed),
+        **before_after.saved(before, parts.rows),
     }
 
 
