@@ -40,12 +40,15 @@ def temperature(head: Head, validation: Features) -> float:
     s, y = np.concatenate(scores).astype(np.float64), np.concatenate(places)
     s -= s.max(axis=1, keepdims=True)
     of_true = s[np.arange(len(y)), y]
-    if not (of_true < 0).any():
-        return 1.0  # all rows are right: the colder, the better, without end, so there is nothing to learn it from
+    # Platt's targets (1999): n rows without a mistake say that at least one in n + 2 is wrong. Without them, the colder
+    # would be the better where all rows are right, without end.
+    doubt = 1 / (len(y) + 2)
+    other = doubt / (len(head.classes) - 1)
+    target = (1 - doubt - other) * of_true + other * s.sum(axis=1)
 
     def loss(log_temperature: float) -> float:
         inverse = np.exp(-log_temperature)
-        return float((np.log(np.exp(s * inverse).sum(axis=1)) - of_true * inverse).mean())
+        return float((np.log(np.exp(s * inverse).sum(axis=1)) - target * inverse).mean())
 
     spread = float(np.log(s.std()))
     bounds = (spread - _FROM_SPREAD, spread + _FROM_SPREAD)

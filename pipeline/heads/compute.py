@@ -46,6 +46,7 @@ class Standardised:
         scale: float32 of shape (D,).
         device: Where the blocks are put.
         dtype: Their type.
+        keep: Whether features in memory are kept; else they are standardised each time, too.
     """
 
     features: Features
@@ -53,6 +54,7 @@ class Standardised:
     scale: NDArray[np.float32]
     device: torch.device
     dtype: torch.dtype
+    keep: bool = True
     _kept: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -63,7 +65,7 @@ class Standardised:
         if self._kept:
             yield from self._kept
             return
-        keep = isinstance(self.features, MemoryFeatures)
+        keep = self.keep and isinstance(self.features, MemoryFeatures)
         made: list[tuple[torch.Tensor, torch.Tensor]] = []
         for X, y in self.features.blocks():
             block = self.standardise(X), torch.from_numpy(y).to(self.device)

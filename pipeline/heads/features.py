@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import TransientError
 from pipeline.heads.rows import Mask, Rows
 from pipeline.table import read_file
 
@@ -179,7 +180,14 @@ class StreamedFeatures:
                 yield X, self.y[starts[place] : starts[place + 1]]
 
     def _file(self, place: int) -> Values:
-        column = read_file(self.source.table, self.source.files[place], ["embedding"])["embedding"]
+        uri = self.source.files[place]
+        column = read_file(self.source.table, uri, ["embedding"])["embedding"]
+        expected = int(self.source.offsets[place + 1] - self.source.offsets[place])
+        if len(column) != expected:
+            raise TransientError(
+                f"Expected {expected} rows in {uri}, as when the training began, got {len(column)}: images were "
+                "replaced or taken out meanwhile. Run the same command again."
+            )
         mask = self.mask[self.source.offsets[place] : self.source.offsets[place + 1]]
         X = _stored(column, self.embedding_dim)
         return X if mask.all() else X[mask]

@@ -50,7 +50,7 @@ def fit_logistic(task: FitTask) -> Head:
             chosen, start = state.notes["chosen"], None
         else:
             sample = _sampled(task)
-            start = _Sweep(sample, _SWEEP).head()
+            start = _Sweep(sample, _SWEEP).head(exact=False)
             chosen = {"C": start.config["C"], "sweep": start.config["sweep"], "sweep_rows": len(sample.train)}
         task = replace(task, options=task.options.model_copy(update={"C": chosen["C"]}), start=start)
         head = _Sweep(task, _ALL_ROWS, chosen).head()
@@ -105,14 +105,15 @@ class _Sweep:
         Z = MemoryFeatures(np.concatenate(parts) if parts else np.zeros((0, R), np.float32), features.y)
         return Standardised(Z, np.zeros(R, np.float32), np.ones(R, np.float32), self._task.device, torch.float32)
 
-    def head(self) -> Head:
+    def head(self, exact: bool = True) -> Head:
+        """Return the head of the best C, fitted to the end where ``exact``."""
         task = self._task
         validation = self._prepared(task.validation)
         if task.options.C is not None or not len(task.validation):
             best = task.options.C or 1.0
         else:
             best = self._search(validation)
-        fit = self._fit(best, exact=True)
+        fit = self._fit(best, exact)
         if not fit.converged:
             logger.warning("The regression at C = %g stopped at %d iterations.", fit.C, fit.iterations)
         sweep: list[dict[str, Any]] = [
@@ -163,7 +164,11 @@ class _Sweep:
 
     def _fit(self, C: float, exact: bool = False) -> Fit:
         task = self._task
-        polish = self._prepared(task.train) if exact and self._rows.dtype != torch.float32 else None
+        last = None
+        if exact and self._rows.dtype == torch.float32:
+            last = self._rows
+        elif exact:
+            last = replace(self._prepared(task.train), keep=False)  # a few passes, in which memory counts for more
         self._fits[C] = fit = logistic.fit(
             self._rows,
             self._correlation,
@@ -172,7 +177,7 @@ class _Sweep:
             C,
             task.group,
             self._start(C),
-            polish,
+            last,
             lambda *point: task.checkpoint.save(self._stage, lambda: self._state(C, point)),
         )
         return fit

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from pipeline.heads.compute import Standardised, padded
 from pipeline.heads.group import Group
@@ -32,11 +33,11 @@ MAX_ITERATIONS = 1000
 #: Largest component of the gradient at which it stops: scikit-learn's own limit is 1e-4, which leaves up to 1e-2 of the
 #: loss where the penalty is weak.
 _GRADIENT_LIMIT = 1e-6
-#: Decrease of the loss in one iteration at which it stops, relative to the loss where that is above 1: of the fast
-#: arithmetic, of the exact one.
+#: Decrease of the loss in one iteration at which it stops: in the fast arithmetic, relative to the loss where that is
+#: above 1, which is near enough to compare values of C; in the exact one, relative to the loss.
 _FAST_DECREASE, _EXACT_DECREASE = 1e-5, 1e-6
-#: Corrections that L-BFGS remembers; SciPy's default.
-_MEMORY = 10
+#: Corrections that L-BFGS remembers, SciPy's default; of very many weights, as many as fit into half a GiB, but three.
+_MEMORY, _MEMORY_BYTES, _LEAST_MEMORY = 10, 2**29, 3
 
 Weights = NDArray[np.float32]
 
@@ -85,26 +86,30 @@ def fit(
         C: Inverse strength of the penalty.
         group: Who trains.
         start: Weight and bias to start from; unset: zeros.
-        exact: The same rows in float32, for the last iterations; unset: ``rows`` are exact enough, or exact.
+        exact: The same rows in float32, for the last iterations; unset: as near as the fast ones come will do.
         on_iteration: Called with weight and bias after each iteration.
     """
     problem = _Problem(rows, correlation, num_rows, num_classes, C, group)
     point = problem.coordinates(*(start or problem.zeros()))
     iterations, converged, loss = 0, True, np.inf
-    for stage, decrease in ((rows, _FAST_DECREASE if exact else _EXACT_DECREASE), (exact, _EXACT_DECREASE)):
+    memory = max(_LEAST_MEMORY, min(_MEMORY, _MEMORY_BYTES // (2 * point.nbytes)))
+    for stage, decrease in ((rows, _FAST_DECREASE), (exact, _EXACT_DECREASE)):
         if stage is None:
             continue
         problem.rows = stage
+        # SciPy's limit is relative to the loss only where that is above 1.
+        problem.unit = min(1.0, loss) or 1.0
         callback = None if on_iteration is None else lambda at: on_iteration(*problem.weights(at))
-        result = minimize(
-            problem,
-            point,
-            jac=True,
-            method="L-BFGS-B",
-            callback=callback,
-            options={"maxiter": MAX_ITERATIONS, "maxcor": _MEMORY, "gtol": _GRADIENT_LIMIT, "ftol": decrease},
-        )
-        point, loss = result.x, float(result.fun)
+        with threadpool_limits(1, "blas"):  # of SciPy's own small products, for which threads cost more than they do
+            result = minimize(
+                problem,
+                point,
+                jac=True,
+                method="L-BFGS-B",
+                callback=callback,
+                options={"maxiter": MAX_ITERATIONS, "maxcor": memory, "gtol": _GRADIENT_LIMIT, "ftol": decrease},
+            )
+        point, loss = result.x, float(result.fun) * problem.unit
         iterations += int(result.nit)
         converged = result.nit < MAX_ITERATIONS  # otherwise it stopped for rounding errors: no better is to be had
     weight, bias = problem.weights(point)
@@ -137,6 +142,8 @@ class _Problem:
         self._inverse = inverse.to(torch.float32).to(rows.device)
         self._bias_scale = curvature**-0.5
         self.passes = 0
+        #: What the objective is given in, for SciPy.
+        self.unit = 1.0
 
     def zeros(self) -> tuple[Weights, Weights]:
         """Return weight and bias of a model that knows nothing."""
@@ -168,7 +175,7 @@ class _Problem:
         by_V = by_weight @ self._inverse.T
         by_bias = of_bias / self._N * self._bias_scale
         gradient = torch.cat([by_V.ravel(), by_bias]).double().cpu().numpy()
-        return value, gradient
+        return value / self.unit, gradient / self.unit
 
     def _sums(self, W: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the sums over all rows of the cross-entropy and of its gradient by weight and bias."""

@@ -15,8 +15,9 @@ from pipeline.heads.rows import TRAIN, Mask, Rows, in_order
 from pipeline.heads.splits import held_out
 
 VALIDATION, TEST = "validation", "test"
-#: Shares of the memory for features: what is kept as stored; the rest is for copies in the arithmetic of the training.
-_STORED_SHARE = 0.4
+#: Share of the memory for features as they are stored and for a copy in the arithmetic of the training, at most float32;
+#: the rest is for blocks on their way.
+_KEPT_SHARE = 0.9
 #: Share of it for the rows that a streamed part mixes.
 _BUFFER_SHARE = 0.15
 #: Salts of what is held out, so that validation and test are chosen independently.
@@ -53,7 +54,7 @@ class Parts:
         y = self._places()[self.rows.label[mask]]
         row_bytes = self.rows.contract.embedding_dim * self.rows.itemsize
         streamed = StreamedFeatures(self.rows, mask, y, max(1, int(memory_bytes * _BUFFER_SHARE) // row_bytes))
-        if not len(y) or self.stored_bytes <= _STORED_SHARE * memory_bytes:
+        if not len(y) or self.stored_bytes * (1 + 4 / self.rows.itemsize) <= _KEPT_SHARE * memory_bytes:
             return streamed.loaded()
         return streamed
 
