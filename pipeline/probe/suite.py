@@ -139,6 +139,10 @@ class Suite(_Entry):
             twice = [name for name, count in Counter(entry.name for entry in entries).items() if count > 1]
             if twice:
                 raise ValueError(f"expected {what} with different names, got {', '.join(twice)} more than once")
+        folders = Counter(f"{dataset.name}-{backbone.name}" for dataset in self.datasets for backbone in self.backbones)
+        shared = [name for name, count in folders.items() if count > 1]
+        if shared:
+            raise ValueError(f"expected names that give different folders, got {', '.join(shared)} more than once")
         if any(dataset.published for dataset in self.datasets) and not self.published_source:
             raise ValueError("expected published_source, which says where the published numbers come from")
         return self

@@ -11,11 +11,12 @@ from tests.integration.processes import Surroundings
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_probe__the_demo_suite(surroundings: Surroundings, tmp_path: Path) -> None:
     surroundings.cache = tmp_path / "cache"
     output = tmp_path / "out"
     arguments = ("probe", "--suite", "demo", "--output", output, "--json")
-    code, out, err = surroundings.run(*arguments)
+    code, out, err = surroundings.run(*arguments, timeout_s=500)
     assert code == 0, err
     record = json.loads(out)
     values = {(cell["dataset"], cell["backbone"]): cell["value"] for cell in record["cells"]}

@@ -74,6 +74,13 @@ def test_load_suite__the_published_numbers_have_the_published_means() -> None:
         ({"datasets": 2 * [{"name": "photos", "source": "x"}]}, "suite: expected datasets with different names, got"),
         ({"backbones": 2 * [{"name": "a", "backbone": "pixels"}]}, "suite: expected backbones with different names"),
         (
+            {
+                "datasets": [{"name": name, "source": "x"} for name in ("a", "a-b")],
+                "backbones": [{"name": name, "backbone": "pixels"} for name in ("b-c", "c")],
+            },
+            "suite: expected names that give different folders, got a-b-c more than once",
+        ),
+        (
             {"datasets": [{"name": "photos", "source": "x", "published": {"theirs": 90.0}}]},
             "suite: expected published_source",
         ),
