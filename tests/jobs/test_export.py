@@ -141,7 +141,7 @@ def test_export__refuses_what_it_can_not_do(tmp_path: Path, capsys: pytest.Captu
     samples.write(tmp_path / "images" / "notes.jpg", b"no image")
     out = ("--output", tmp_path / "out")
     for options, message in (
-        (("--head", tmp_path / "int8", *out), "int8"),
+        (("--head", tmp_path / "int8", *out), "so it can't be exported"),
         (("--head", tmp_path / "nothing", *out), "no head.json"),
         (("--head", tmp_path / "head", "--output", tmp_path / "a.pt2", "--format", "onnx"), "suffix .onnx"),
         (("--head", tmp_path / "head", "--output", tmp_path / "head" / "head.json"), "is a file"),
