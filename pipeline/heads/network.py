@@ -128,7 +128,7 @@ class Network:
             if place:
                 by_output = by_output @ weights[place][0]
                 if self.dropout:  # what was put to zero has no slope, the rest was scaled up
-                    by_output *= (values[place] != 0) / (1 - self.dropout)
+                    by_output *= (values[place] != 0) / self._kept
                 by_output = torch.ops.aten.leaky_relu_backward(by_output, values[place], LEAKY_SLOPE, True)
         self.gradient.copy_(self._by_fast)
         return total.detach()
@@ -142,10 +142,21 @@ class Network:
             if place < len(layers):
                 value = nn.functional.leaky_relu(value, LEAKY_SLOPE, inplace=True)
                 if self.dropout and random is not None:
-                    keep = torch.empty_like(value).bernoulli_(1 - self.dropout, generator=random)
-                    value = value.mul_(keep).div_(1 - self.dropout)
+                    value = value.mul_(self._keeps(value, random)).div_(self._kept)
             values.append(value)
         return values
+
+    @property
+    def _kept(self) -> float:
+        """The share of hidden values that dropout keeps, in steps of 1/256."""
+        return 1 - round(256 * self.dropout) / 256
+
+    def _keeps(self, value: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        """Return which values dropout keeps: one random byte for each, far faster than one random float for each."""
+        count = value.numel()
+        whole = torch.empty(-(-count // 8), dtype=torch.int64, device=value.device)
+        drawn = whole.random_(-(2**63), None, generator=random).view(torch.uint8)[:count]
+        return drawn.view(value.shape) >= round(256 * self.dropout)
 
     def _parts(self, vector: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the padded weight and bias of each linear map: views of a vector."""
