@@ -36,6 +36,8 @@ _GRADIENT_LIMIT = 1e-6
 #: Decrease of the loss in one iteration at which it stops: in the fast arithmetic, relative to the loss where that is
 #: above 1, which is near enough to compare values of C; in the exact one, relative to the loss.
 _FAST_DECREASE, _EXACT_DECREASE = 1e-5, 1e-6
+#: Loss above which a limit relative to 1 is as good as one relative to the loss.
+_NEARLY_RELATIVE = 0.5
 #: Corrections that L-BFGS remembers, SciPy's default; of very many weights, as many as fit into half a GiB, but three.
 _MEMORY, _MEMORY_BYTES, _LEAST_MEMORY = 10, 2**29, 3
 
@@ -86,15 +88,19 @@ def fit(
         C: Inverse strength of the penalty.
         group: Who trains.
         start: Weight and bias to start from; unset: zeros.
-        exact: The same rows in float32, for the last iterations; unset: as near as the fast ones come will do.
+        exact: The same rows in float32, for the last iterations, which may be ``rows``; unset: as near as the fast ones
+            come will do.
         on_iteration: Called with weight and bias after each iteration.
     """
     problem = _Problem(rows, correlation, num_rows, num_classes, C, group)
     point = problem.coordinates(*(start or problem.zeros()))
     iterations, converged, loss = 0, True, np.inf
     memory = max(_LEAST_MEMORY, min(_MEMORY, _MEMORY_BYTES // (2 * point.nbytes)))
-    for stage, decrease in ((rows, _FAST_DECREASE), (exact, _EXACT_DECREASE)):
-        if stage is None:
+    # Where the first rows are exact themselves, there is but one stage, and a second one where its limit, see below,
+    # was far from relative.
+    first = _EXACT_DECREASE if exact is rows else _FAST_DECREASE
+    for stage, decrease in ((rows, first), (exact, _EXACT_DECREASE)):
+        if stage is None or (stage is problem.rows and _NEARLY_RELATIVE < loss < np.inf):
             continue
         problem.rows = stage
         # SciPy's limit is relative to the loss only where that is above 1.

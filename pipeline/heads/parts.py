@@ -15,8 +15,8 @@ from pipeline.heads.rows import TRAIN, Mask, Rows, in_order
 from pipeline.heads.splits import held_out
 
 VALIDATION, TEST = "validation", "test"
-#: Share of the memory for features as they are stored and for a copy in the arithmetic of the training, at most float32;
-#: the rest is for blocks on their way.
+#: Share of the memory for features as they are stored and for a copy in the arithmetic of the training, at most
+#: float32; the rest is for blocks on their way.
 _KEPT_SHARE = 0.9
 #: Share of it for the rows that a streamed part mixes.
 _BUFFER_SHARE = 0.15

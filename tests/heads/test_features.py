@@ -139,7 +139,7 @@ def kinds(parts: Parts, memory_bytes: int) -> dict[str, type[Features]]:
 def test_features_of_parts__in_memory_where_all_parts_fit(tmp_path: Path, dtype: str, itemsize: int) -> None:
     parts = parts_of(write(tmp_path, [30, 30, 30, 10], dtype))
     assert parts.stored_bytes == 75 * DIM * itemsize
-    enough = int(parts.stored_bytes / 0.4) + 1
+    enough = int(parts.stored_bytes * (1 + 4 / itemsize) / 0.9) + 1  # and as float32
     assert set(kinds(parts, enough).values()) == {MemoryFeatures}
     few = kinds(parts, enough - 10)
     assert few == {"train": StreamedFeatures, "validation": MemoryFeatures, "test": StreamedFeatures}

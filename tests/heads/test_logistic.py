@@ -55,9 +55,9 @@ def fit(
 ) -> Fit:
     num_classes = int(y.max()) + 1
     moments = measured(X, y, num_classes)
-    exact = None if dtype == torch.float32 else standardised(X, y, moments, torch.float32)
     correlation = moments.correlation(moments.standardisation()[1])
     rows = standardised(X, y, moments, dtype)
+    exact = rows if dtype == torch.float32 else standardised(X, y, moments, torch.float32)
     return logistic.fit(rows, correlation, len(y), num_classes, C, Alone(), exact=exact, **more)  # type: ignore[arg-type]
 
 
@@ -149,14 +149,8 @@ def test_fit__shares_of_the_rows_give_the_same_optimum() -> None:
         rows = X[start:end], y[start:end]
         moments = measure(MemoryFeatures(*rows), 5, group, CPU)  # type: ignore[arg-type]
         correlation = moments.correlation(moments.standardisation()[1])
-        return logistic.fit(
-            standardised(*rows, moments, torch.float32),
-            correlation,
-            1000,
-            5,
-            1.0,
-            group,  # type: ignore[arg-type]
-        )
+        exact = standardised(*rows, moments, torch.float32)
+        return logistic.fit(exact, correlation, 1000, 5, 1.0, group, exact=exact)  # type: ignore[arg-type]
 
     alone = fit(X, y, 1.0)
     one, other = together(2, share)
