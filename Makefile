@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_OPTIONS := --quiet --no-compile
 COMPILE = @$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib pipeline jobs || true # some packages hold files for other versions
 
-.PHONY: help setup demo test test-fast test-faults soak fuzz lint bench bench-gpu bench-memory bench-overhead bench-plan bench-scale clean
+.PHONY: help setup demo test test-fast test-faults soak fuzz lint bench bench-gpu bench-heads bench-memory bench-overhead bench-plan bench-scale clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ bench: $(VENV)/.installed-bench  ## Measure images/s against a notebook loop, a 
 
 bench-gpu: $(VENV)/.installed-bench  ## Measure images/s on a CUDA device: the network, and from files to a table.
 	$(BIN)/python -m benchmarks.gpu
+
+bench-heads: setup  ## Measure how long heads take to train, against a notebook's loop and scikit-learn.
+	$(BIN)/python -m benchmarks.heads
 
 bench-memory: $(VENV)/.installed-bench  ## Measure whether a run's memory grows with the number of images.
 	$(BIN)/python -m benchmarks.memory

@@ -130,7 +130,8 @@ class ProgressLine:
             logging.getLogger("jobs").info("%s", line)
 
     def close(self) -> None:
-        """End the line."""
+        """End the line; what comes after it is another run."""
+        self._first = None
         if self._open:
             sys.stderr.write("\n")
             self._open = False

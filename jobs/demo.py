@@ -7,19 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from pydantic import Field
-from sklearn.datasets import load_digits
 
 from jobs.cli import ProgressLine, run_job
 from jobs.text import metrics_line
+from pipeline.bundled import write_digits
 from pipeline.embed import EmbedOptions, embed
 from pipeline.heads import TrainOptions, train
 from pipeline.options import Options
-
-#: One image in so many goes to the test split.
-_TEST_EVERY = 5
 
 
 class DemoOptions(Options):
@@ -27,21 +22,6 @@ class DemoOptions(Options):
 
     output: str = Field("out/demo", description="Folder for the images, the table and the head.")
     verbose: bool = Field(False, description="Show Ray's own log, and the traceback of a failure.")
-
-
-def write_digits(folder: Path) -> int:
-    """Write the 1,797 digits (8 x 8, grey) as PNG files below ``train/`` and ``test/``, and return how many.
-
-    Files that are there already stay as they are, so that a second run finds nothing new.
-    """
-    digits = load_digits()
-    for i, (image, target) in enumerate(zip(digits.images, digits.target, strict=True)):
-        split = "test" if i % _TEST_EVERY == 0 else "train"
-        path = folder / split / str(target) / f"{i:04d}.png"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), np.round(image * (255 / 16)).astype(np.uint8))  # the data set's values are 0 to 16
-    return len(digits.target)
 
 
 def demo(options: DemoOptions, progress: ProgressLine) -> dict[str, Any]:

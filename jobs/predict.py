@@ -14,14 +14,13 @@ def summary(record: dict[str, Any]) -> str:
     """Return what a person wants to know of the run."""
     new = sum(record["new"].values())
     done = f"Classified {new} images in {record['seconds']:.1f} s." if new else "Nothing to do: all are classified."
-    return "\n".join(
-        [
-            *random_weights_lines(record["contract"]),
-            done,
-            ledger_line(record["ledger"]),
-            f"Predictions: {record['table']}/data/*.parquet",
-        ]
-    )
+    lines = [*random_weights_lines(record["contract"]), done, ledger_line(record["ledger"])]
+    if record["threshold"] is not None:
+        lines.append(
+            f"Unknown: {record['unknown']} of {record['ledger']['embedded']}, with a probability below "
+            f"{record['threshold']}."
+        )
+    return "\n".join([*lines, f"Predictions: {record['table']}/data/*.parquet"])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from pipeline.images import Limits
 from pipeline.layout import EngineSpec, Layout
 from pipeline.monitor import EmbedReporter
 from pipeline.stages.busy import Busy
+from pipeline.stages.derive import Derive, derive_unit
 from pipeline.stages.embed import embed_unit, give_up
 
 logger = logging.getLogger(__name__)
@@ -84,8 +85,9 @@ class EmbedActor:
         embedding_type: pa.DataType,
         companion: Any,
         limits: Limits,
+        derive: Derive | None,
     ) -> None:
-        self._embedding_type, self._report = embedding_type, EmbedReporter(companion)
+        self._embedding_type, self._report, self._derive = embedding_type, EmbedReporter(companion), derive
         self._turn, self._busy = threading.Lock(), Busy()
         self._engine: Engine | Exception
         try:
@@ -97,7 +99,11 @@ class EmbedActor:
             self._engine = error
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Embed one unit."""
+        """Embed one unit; what is derived of its embeddings, if anything is, leaves in their place."""
+        block = self._embed(block)
+        return block if self._derive is None else derive_unit(block, self._derive)
+
+    def _embed(self, block: pa.Table) -> pa.Table:
         if isinstance(self._engine, Exception):
             return give_up(block, self._embedding_type, self._engine)
         try:

@@ -25,6 +25,7 @@ from pipeline.monitor import ReadReporter
 from pipeline.sources import Source
 from pipeline.stages.commit import Finish, UnitReport, commit_and_report
 from pipeline.stages.costs import Costs
+from pipeline.stages.derive import Derive
 from pipeline.stages.read import read_block
 from pipeline.table import Table, Unit
 from pipeline.units import PlannedUnits, one_by_one
@@ -51,6 +52,7 @@ def embed_units(
     *,
     limits: Limits,
     embedding_type: pa.DataType,
+    derive: Derive | None,
     finish: Finish,
     run: dict[str, Any],
     companion: Any,
@@ -69,6 +71,7 @@ def embed_units(
         layout: How the stages share the cluster.
         limits: What a single image may cost.
         embedding_type: Arrow type of the embeddings.
+        derive: What the actors make of the embeddings, to travel on in their place; None: nothing.
         finish: Makes the data files' columns, see `pipeline.stages.commit.commit_block`.
         run: What identifies the run.
         companion: The handle of the run's companion.
@@ -110,7 +113,7 @@ def embed_units(
     )
     at_work: dict[str, Any] = {}
     with _data_context(callbacks, layout), one_by_one(planned, at_work):
-        actor_arguments = (backbone, spec, layout, embedding_type, companion, limits)
+        actor_arguments = (backbone, spec, layout, embedding_type, companion, limits, derive)
         blocks = _graph(planned, actor_arguments, commit, layout)
         for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in cast(pa.Table, batch).to_pylist():

@@ -27,8 +27,8 @@ class Options(BaseModel):
 
 
 def flags(names: Iterable[str]) -> str:
-    """Return options as they are written on the command line: ``--batch-size, --device``."""
-    return ", ".join("--" + name.replace("_", "-") for name in names)
+    """Return options as they are written on the command line: ``--batch-size, --device, -k``."""
+    return ", ".join(("-" if len(name) == 1 else "--") + name.replace("_", "-") for name in names)
 
 
 def explain(error: ValidationError) -> str:

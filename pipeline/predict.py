@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from functools import partial
 from typing import Any
 
@@ -12,33 +10,17 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from pipeline import storage
-from pipeline.contract import require_same_features
-from pipeline.errors import TableError
-from pipeline.heads import Head, classify, load_head
+from pipeline.heads import Predictor, load_head
+from pipeline.heads.predict_table import predict_table, refuse_other_input
+from pipeline.heads.predictions import prediction_rows
 from pipeline.options import Options, flags
-from pipeline.progress import Progress, ProgressCallback
+from pipeline.progress import ProgressCallback
 from pipeline.run_options import RunOptions
 from pipeline.sources.options import SourceOptions
-from pipeline.table import (
-    Ledger,
-    Table,
-    TableInfo,
-    check_info,
-    committed_names,
-    create_table,
-    data_files,
-    encode,
-    iter_files,
-    list_plans,
-    open_table,
-    probe,
-    read_file,
-    read_info,
-    take_out,
-)
+from pipeline.table import Table, TableInfo, check_info, committed_names, iter_files, list_plans, open_table
 from pipeline.table.schema import embedding_type
 
-logger = logging.getLogger(__name__)
+_UNKNOWN = "unknown"
 
 
 class _PredictWhat(Options):
@@ -48,6 +30,13 @@ class _PredictWhat(Options):
     weights: str | None = Field(
         None, description="With --source: weights of the backbone; unset: those that the head's contract names."
     )
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Below this probability (0 to 1) the predicted label is --unknown-label; unset: it is a class.",
+    )
+    unknown_label: str = Field(_UNKNOWN, min_length=1, description="With --threshold: what is predicted below it.")
 
 
 class _PredictSource(SourceOptions):
@@ -70,6 +59,12 @@ class PredictOptions(RunOptions, _PredictSource, _PredictWhat):
             raise ValueError(f"{names} can be used with --source only, since a table's images are embedded already")
         return self
 
+    @model_validator(mode="after")
+    def _threshold_of_unknown(self) -> PredictOptions:
+        if self.threshold is None and "unknown_label" in self.model_fields_set:
+            raise ValueError("--unknown-label says what is predicted below --threshold; give that, too")
+        return self
+
 
 #: Options of a run that mean something without a source, too.
 _WITH_A_TABLE = {"verbose", "table_storage_options"}
@@ -79,31 +74,41 @@ def predict(options: PredictOptions, on_progress: ProgressCallback | None = None
     """Classify, and write one row an image: ``uri``, the true ``label`` where known, the prediction and the top 5.
 
     Returns:
-        The run's record, as plain JSON values.
+        The run's record, as plain JSON values; with a threshold, ``unknown`` counts the output's rows below it.
 
     Raises:
-        ContractMismatch: The head was trained on other features than the input's.
+        ContractMismatch: The head was trained on other features than the input's, or the output is one of another head
+            or threshold.
         RunIncomplete: Images are pending; the same call again goes on.
         TooManyRejects: All images are done, but too many of them are rejects.
     """
     head = load_head(options.head, options.table_storage_options)
-    target = open_table(options.output, options.table_storage_options)
-    storage.require_folder(target.uri, "--output")
-    info = TableInfo("predictions", head.contract, None, head.sha256)
-    check_info(target, info)
+    output = open_table(options.output, options.table_storage_options)
+    storage.require_folder(output.uri, "--output")
+    unknown_label = None if options.threshold is None else options.unknown_label
+    predictor = Predictor(head, options.threshold, unknown_label)
+    info = TableInfo("predictions", head.contract, None, head.sha256, options.threshold, unknown_label)
+    check_info(output, info)
     if options.table is not None:
         embedded = open_table(options.table, options.table_storage_options)
-        record = _predict_table(embedded, target, info, head, on_progress)
+        record = predict_table(embedded, output, info, predictor, on_progress)
     else:
-        record = _predict_source(options, target, info, head, on_progress)
-    return {"job": "predict", "head": storage.absolute(options.head), "head_sha256": head.sha256, **record}
+        record = _predict_source(options, output, info, predictor, on_progress)
+    return {
+        "job": "predict",
+        "head": storage.absolute(options.head),
+        "head_sha256": head.sha256,
+        "threshold": options.threshold,
+        "unknown": None if unknown_label is None else _count(output, unknown_label),
+        **record,
+    }
 
 
 def _predict_source(
     options: PredictOptions,
-    table: Table,
+    output: Table,
     info: TableInfo,
-    head: Head,
+    predictor: Predictor,
     on_progress: ProgressCallback | None,
 ) -> dict[str, Any]:
     # Ray and PyTorch take seconds to import: a table is classified without them.
@@ -111,76 +116,23 @@ def _predict_source(
     from pipeline.sources.detect import described, open_source
     from pipeline.targets import Target, backbone_of
 
-    plans = {plan.name for plan in list_plans(table)}
-    _refuse_other_input(table, [name for name in committed_names(table) if name.rpartition("-")[0] not in plans])
+    plans = {plan.name for plan in list_plans(output)}
+    refuse_other_input(output, [name for name in committed_names(output) if name.rpartition("-")[0] not in plans])
     source = open_source(options)
     advice = "Give the weights that it was trained with as --weights."
     backbone = backbone_of(
-        head.contract, options.weights, options.cache_dir, f"Head {options.head}", advice, options.table_storage_options
+        info.contract, options.weights, options.cache_dir, f"Head {options.head}", advice, options.table_storage_options
     )
-    vector = embedding_type("float32", head.contract.embedding_dim)
-    finish = partial(_classify, head=head)
-    target = Target(table, info, backbone, vector, lambda _: finish)
+    vector = embedding_type("float32", info.contract.embedding_dim)
+    target = Target(output, info, backbone, vector, lambda _: _finish, derive=predictor)
     return run(options, source, target, partial(plan_all, options, source, target, described(options)), on_progress)
 
 
-def _classify(rows: pa.Table, plan: str, head: Head) -> pa.Table:  # noqa: ARG001
-    return classify(rows, head)
+def _finish(rows: pa.Table, plan: str) -> pa.Table:  # noqa: ARG001
+    return prediction_rows(rows, rows["derived"])
 
 
-def _predict_table(
-    embedded: Table, table: Table, info: TableInfo, head: Head, on_progress: ProgressCallback | None
-) -> dict[str, Any]:
-    started = time.perf_counter()
-    stored = read_info(embedded)
-    if stored.kind != "embeddings":
-        raise TableError(f"Expected a table of embeddings at {embedded.uri}, got one of {stored.kind}. Check --table.")
-    require_same_features(
-        head.contract, stored.contract, "The head", f"Use a head that was trained on the features of {embedded.uri}."
-    )
-    uris = data_files(embedded)
-    names = {uri: uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in uris}
-    committed = committed_names(table)
-    _refuse_other_input(table, sorted(committed - set(names.values())))
-    counts = {uri: len(rows) for uri, rows in iter_files(embedded, ["uri"])}
-    planned = sum(counts.values())
-    done = sum(count for uri, count in counts.items() if names[uri] in committed)
-    if not planned:
-        raise TableError(f"Expected embeddings in {embedded.uri}, but it has no rows yet. Run jobs.embed first.")
-    create_table(table, info)
-    table = probe(table)
-    new = 0
-    for uri in uris:
-        name = names[uri]
-        if name in committed:
-            _follow(table, name, read_file(embedded, uri, ["uri"])["uri"])
-            continue
-        rows = read_file(embedded, uri, ["uri", "sha256", "label", "split", "embedding"])
-        table.store.put_if_absent(table.data_uri(name), encode(classify(rows, head), {}))
-        new += len(rows)
-        if on_progress is not None:
-            on_progress(Progress(planned, done + new, 0, new, time.perf_counter() - started))
-    return {
-        "status": "done",
-        "table": table.uri,
-        "contract": head.contract.to_json(),
-        "ledger": Ledger(planned, planned, 0, 0).to_json(),
-        "new": {"embedded": new, "rejected": 0},
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-
-
-def _follow(table: Table, name: str, uris: pa.ChunkedArray) -> None:
-    """Take out predictions of rows that have left the input's file, since their images were replaced or pruned."""
-    there = read_file(table, table.data_uri(name), ["uri"])["uri"]
-    gone = there.filter(pc.invert(pc.is_in(there, value_set=uris.combine_chunks())))
-    if len(gone):
-        take_out(table, name, gone.combine_chunks())
-
-
-def _refuse_other_input(table: Table, foreign: list[str]) -> None:
-    if foreign:
-        raise TableError(
-            f"{table.uri} holds predictions of another input (for instance data/{foreign[0]}.parquet), which would mix "
-            "with those of this one. Use another --output."
-        )
+def _count(output: Table, label: str) -> int:
+    """Return how many of the output's rows have a predicted label."""
+    parts = (rows["predicted_label"] for _, rows in iter_files(output, ["predicted_label"]))
+    return sum(int(pc.sum(pc.equal(part, label)).as_py() or 0) for part in parts)

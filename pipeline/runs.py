@@ -102,6 +102,7 @@ def run(
             source,
             target.backbone,
             target.embedding_type,
+            target.derive,
             target.finish({plan.name: plan.columns for plan in planned.plans}),
             {"run": run_id, "contract": contract.to_json()},
             reuse,

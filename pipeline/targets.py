@@ -12,6 +12,7 @@ from pipeline.actor import BackboneSpec
 from pipeline.backbones import load_backbone, resolve_weights
 from pipeline.contract import FeatureContract, require_same_features
 from pipeline.stages.commit import Finish, to_schema
+from pipeline.stages.derive import Derive
 from pipeline.storage import StorageOptions
 from pipeline.table import Table, TableInfo, data_schema
 
@@ -24,10 +25,12 @@ class Target:
         table: Where.
         info: What the table says of itself.
         backbone: What to embed with, meeting the table's contract.
-        embedding_type: Arrow type of the embeddings on their way.
+        embedding_type: Arrow type of the embeddings.
         finish: Gives what makes the data files' columns, for the extra columns that the table has from each plan on,
             by the plan's name.
         network: The file of the quantised network that the table is to hold; None: none, or it holds it already.
+        derive: What is made of the embeddings where they are computed, for a table that holds that instead; None: it
+            holds the embeddings.
     """
 
     table: Table
@@ -36,6 +39,7 @@ class Target:
     embedding_type: pa.DataType
     finish: Callable[[Mapping[str, pa.Schema]], Finish]
     network: bytes | None = None
+    derive: Derive | None = None
 
 
 def backbone_spec(

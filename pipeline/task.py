@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.actor import BackboneSpec
 from pipeline.sources import Source
 from pipeline.stages.commit import Finish, UnitReport
+from pipeline.stages.derive import Derive
 from pipeline.table import Ledger, Table, Unit
 
 
@@ -22,7 +23,8 @@ class Task:
         units: The run's units, done ones included.
         source: Where their images are.
         backbone: What to embed with.
-        embedding_type: Arrow type of the embeddings on their way.
+        embedding_type: Arrow type of the embeddings.
+        derive: What is made of them where they are computed, to travel on in their place; None: nothing.
         finish: Makes the data files' columns.
         identity: What identifies the run, stored in the data files.
         reuse: Other tables of the same features, to copy embeddings from.
@@ -35,6 +37,7 @@ class Task:
     source: Source
     backbone: BackboneSpec
     embedding_type: pa.DataType
+    derive: Derive | None
     finish: Finish
     identity: dict[str, Any]
     reuse: tuple[Table, ...]

@@ -169,6 +169,7 @@ class _Run:
             layout,
             limits=Limits(options.max_image_pixels, options.max_image_bytes, options.allow_tiff),
             embedding_type=task.embedding_type,
+            derive=task.derive,
             finish=task.finish,
             run=task.identity,
             companion=self.companion,

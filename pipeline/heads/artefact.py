@@ -1,12 +1,11 @@
-"""A head: a standardised linear map, or several with leaky rectifiers between; saved as safetensors and JSON."""
+"""A head: a model with its classes, contract and calibration; saved as safetensors and JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +15,16 @@ from safetensors.numpy import load, save
 from pipeline import __version__, storage
 from pipeline.contract import FeatureContract
 from pipeline.errors import TableError
+from pipeline.heads.kinds import HeadKind
+from pipeline.heads.models import Floats, Layers, Model
+from pipeline.heads.neighbours import Neighbours
 from pipeline.storage import StorageOptions
 
-HEAD_FORMAT_VERSION = 1
-#: Slope of the rectifier below zero; PyTorch's default of LeakyReLU.
-LEAKY_SLOPE = 0.01
+HEAD_FORMAT_VERSION = 2
 #: Rows that go through a head at once.
 _CHUNK_ROWS = 4096
-
-Probabilities = NDArray[np.float32]
+#: Levels of head.json whose values have lines of their own: metrics, split, per_class, class.
+_INDENTED_LEVELS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,67 +32,64 @@ class Head:
     """A classifier on embeddings.
 
     Args:
-        kind: ``logistic`` or ``mlp``.
-        classes: K class names; an output's place is its class.
+        kind: How it was trained.
+        classes: K class names; a score's place is its class.
         contract: The features that it was trained on.
-        mean: float32 of shape (D,), subtracted from the features.
-        scale: float32 of shape (D,), divides them after that.
-        layers: Weight of shape (out, in) and bias of shape (out,), float32, of each linear map.
+        model: What computes the scores.
+        temperature: Divides the scores before the softmax, so that probabilities are what they say (calibration).
         config: How it was trained, as plain JSON values.
         metrics: What it reached, by split.
     """
 
-    kind: str
+    kind: HeadKind
     classes: tuple[str, ...]
     contract: FeatureContract
-    mean: NDArray[np.float32]
-    scale: NDArray[np.float32]
-    layers: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+    model: Model
+    temperature: float = 1.0
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    def probabilities(self, X: NDArray[np.float32]) -> Probabilities:
+    def scores(self, X: NDArray[np.floating[Any]]) -> Floats:
+        """Score features, before the temperature.
+
+        Args:
+            X: float32 or float16 of shape (N, D).
+
+        Returns:
+            float32 of shape (N, K).
+        """
+        parts = [
+            self.model.scores(X[start : start + _CHUNK_ROWS].astype(np.float32, copy=False))
+            for start in range(0, len(X), _CHUNK_ROWS)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
+
+    def probabilities(self, X: NDArray[np.floating[Any]]) -> Floats:
         """Classify features.
 
         Args:
-            X: float32 of shape (N, D).
+            X: float32 or float16 of shape (N, D).
 
         Returns:
             float32 of shape (N, K), rows summing to 1.
         """
-        parts = [self._probabilities(X[start : start + _CHUNK_ROWS]) for start in range(0, len(X), _CHUNK_ROWS)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
-
-    def _probabilities(self, X: NDArray[np.float32]) -> Probabilities:
-        hidden = (X.astype(np.float32, copy=False) - self.mean) / self.scale
-        for place, (weight, bias) in enumerate(self.layers):
-            if place:
-                hidden = np.where(hidden > 0, hidden, LEAKY_SLOPE * hidden)
-            hidden = hidden @ weight.T + bias
-        exponents = np.exp(hidden - hidden.max(axis=1, keepdims=True))
-        result: Probabilities = exponents / exponents.sum(axis=1, keepdims=True)
-        return result
+        return softmax(self.scores(X) / np.float32(self.temperature))
 
     @property
     def sha256(self) -> str:
-        """SHA-256 (hex) of the tensors and the classes: what decides every prediction."""
-        return hashlib.sha256(self._tensor_bytes() + json.dumps(self.classes).encode()).hexdigest()
+        """SHA-256 (hex) of the tensors, the temperature and the classes: what decides every prediction."""
+        rest = json.dumps([self.classes, self.temperature]).encode()
+        return hashlib.sha256(self._tensor_bytes() + rest).hexdigest()
 
     def _tensor_bytes(self) -> bytes:
-        tensors = {"mean": self.mean, "scale": self.scale}
-        for place, (weight, bias) in enumerate(self.layers):
-            tensors[f"layers.{place}.weight"], tensors[f"layers.{place}.bias"] = weight, bias
-        return bytes(save({name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}))
+        return bytes(save({name: np.ascontiguousarray(value) for name, value in self.model.tensors().items()}))
 
 
-def standardisation(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and standard deviation of each feature, 1 where a feature is constant."""
-    mean = X.mean(axis=0, dtype=np.float64)
-    scale = X.std(axis=0, dtype=np.float64)
-    # As scikit-learn's StandardScaler: a deviation of rounding errors is none.
-    scale[scale <= 10 * np.finfo(np.float32).eps * np.abs(mean)] = 1.0
-    scale[scale == 0] = 1.0
-    return mean.astype(np.float32), scale.astype(np.float32)
+def softmax(scores: Floats) -> Floats:
+    """Return probabilities: float32 of shape (N, K), rows summing to 1."""
+    exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
+    result: Floats = exponents / exponents.sum(axis=1, keepdims=True)
+    return result
 
 
 def save_head(head: Head, uri: str, options: StorageOptions | None = None) -> None:
@@ -104,7 +101,7 @@ def save_head(head: Head, uri: str, options: StorageOptions | None = None) -> No
         "format_version": HEAD_FORMAT_VERSION,
         "kind": head.kind,
         "classes": list(head.classes),
-        "num_layers": len(head.layers),
+        "temperature": head.temperature,
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         "contract": head.contract.to_json(),
         "config": head.config,
@@ -112,7 +109,16 @@ def save_head(head: Head, uri: str, options: StorageOptions | None = None) -> No
         "created_by": f"vision-embedding-pipeline {__version__}",
     }
     store.replace(f"{folder}/head.safetensors", tensors)
-    store.replace(f"{folder}/head.json", (json.dumps(description, indent=2) + "\n").encode())
+    store.replace(f"{folder}/head.json", (_indented(description) + "\n").encode())
+
+
+def _indented(value: Any, depth: int = 0) -> str:
+    """Return JSON with a line for each value; for each class, of which there may be thousands, just one."""
+    if not isinstance(value, dict) or not value or depth == _INDENTED_LEVELS:
+        return json.dumps(value)
+    space = "  " * depth
+    lines = (f"{space}  {json.dumps(key)}: {_indented(item, depth + 1)}" for key, item in value.items())
+    return "{\n" + ",\n".join(lines) + f"\n{space}}}"
 
 
 def load_head(uri: str, options: StorageOptions | None = None) -> Head:
@@ -133,21 +139,20 @@ def load_head(uri: str, options: StorageOptions | None = None) -> Head:
         if description["format_version"] != HEAD_FORMAT_VERSION:
             raise TableError(
                 f"Expected head format {HEAD_FORMAT_VERSION} in {name}, got {description['format_version']!r}. "
-                "Use the version of this package that wrote it."
+                "Use the version of this package that wrote it, or train again: it takes seconds."
             )
-        data = store.read_bytes(f"{folder}/head.safetensors", 2**34)
+        data = store.read_bytes(f"{folder}/head.safetensors")
         if hashlib.sha256(data).hexdigest() != description["tensors_sha256"]:
             raise TableError(f"head.safetensors in {folder} is not the file that head.json describes. Train again.")
-        tensors = load(data)
-        layers = tuple(
-            (tensors[f"layers.{place}.weight"], tensors[f"layers.{place}.bias"])
-            for place in range(description["num_layers"])
-        )
         contract = FeatureContract.from_json(description["contract"], name)
-        classes: Sequence[str] = description["classes"]
-        mean, scale = tensors["mean"], tensors["scale"]
-        kind, config, metrics = (description[key] for key in ("kind", "config", "metrics"))
-        return Head(kind, tuple(classes), contract, mean, scale, layers, config, metrics)
+        kind = description["kind"]
+        if kind not in get_args(HeadKind):
+            raise ValueError(f"kind {kind!r} is not one of {', '.join(get_args(HeadKind))}")
+        model: Model = (Neighbours if kind == "knn" else Layers).from_tensors(load(data))
+        if model.shape != (contract.embedding_dim, len(description["classes"])):
+            raise ValueError(f"head.safetensors is of {model.shape[0]} features and {model.shape[1]} classes")
+        temperature, config, metrics = (description[key] for key in ("temperature", "config", "metrics"))
+        return Head(kind, tuple(description["classes"]), contract, model, float(temperature), config, metrics)
     except (KeyError, TypeError, ValueError, FileNotFoundError, SafetensorError) as error:
         raise TableError(
             f"The head at {folder} can't be read ({type(error).__name__}: {error}): it is incomplete or damaged. "

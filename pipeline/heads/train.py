@@ -4,152 +4,194 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
-
-from pydantic import Field, PositiveInt
+from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
 from pipeline.contract import require_same_features
 from pipeline.errors import ConfigError
+from pipeline.heads import before_after
 from pipeline.heads.artefact import Head, load_head, save_head
-from pipeline.heads.data import LabelledFeatures, TableFeatures, carve_validation, read_features
-from pipeline.heads.linear import train_logistic
-from pipeline.heads.metrics import evaluate_rows
-from pipeline.options import Options
+from pipeline.heads.features import Features, MemoryFeatures
+from pipeline.heads.metrics import observe, summarise
+from pipeline.heads.notes import label_notes
+from pipeline.heads.options import EvaluateOptions, TrainOptions
+from pipeline.heads.parts import TEST, VALIDATION, Parts, divide, free_memory_bytes
+from pipeline.heads.rows import TRAIN, Rows, in_order, read_rows_of
+from pipeline.table import open_table
+
+if TYPE_CHECKING:
+    from pipeline.heads.task import FitTask
 
 logger = logging.getLogger(__name__)
 
-HeadKind = Literal["logistic", "mlp"]
 
-
-class TrainOptions(Options):
-    """Train a classifier head on a table: fit on train, choose on validation, report once on test."""
-
-    table: str = Field(description="Embedding table to learn from; rows without a split count as train.")
-    head: str = Field(description="Folder for head.safetensors and head.json; an older head there is replaced.")
-    kind: HeadKind = Field("logistic", description="logistic: a linear probe; mlp: hidden layers with LeakyReLU.")
-    seed: int = Field(
-        0, ge=0, lt=2**32, description="Seed of the validation part, of initialisation and of batch order."
-    )
-    validation_fraction: float = Field(
-        0.2, gt=0, lt=1, description="Share of train that is held out where the table has no validation split (0 to 1)."
-    )
-    hidden: tuple[PositiveInt, ...] = Field((1024, 512, 256), description="mlp: widths of the hidden layers.")
-    epochs: int = Field(100, ge=1, description="mlp: passes over the training rows, at most.")
-    patience: int = Field(10, ge=1, description="mlp: epochs without a better validation accuracy before it stops.")
-    batch_size: int = Field(128, ge=1, description="mlp: rows in one step.")
-    learning_rate: float = Field(3e-4, gt=0, le=1, description="mlp: step size of AdamW.")
-    table_storage_options: dict[str, Any] = Field(
-        {}, description="Of the table's and the head's file system (fsspec), as JSON; no credentials."
-    )
-    verbose: bool = Field(False, description="Show the traceback of a failure.")
-
-
-class EvaluateOptions(Options):
-    """Measure a head on one split of a table."""
-
-    table: str = Field(description="Embedding table with labels.")
-    head: str = Field(description="Folder of the head.")
-    split: str = Field("test", description="Rows to measure on: train, validation or test.")
-    table_storage_options: dict[str, Any] = Field(
-        {}, description="Of the table's and the head's file system (fsspec), as JSON; no credentials."
-    )
-    verbose: bool = Field(False, description="Show the traceback of a failure.")
-
-
-def train(options: TrainOptions) -> dict[str, Any]:
+def train(options: TrainOptions, fit: Callable[[FitTask], Head] | None = None) -> dict[str, Any]:
     """Train a head and save it.
 
+    Args:
+        options: How.
+        fit: Fits it elsewhere; unset: in this process.
+
     Returns:
-        The record: the head's classes, configuration and metrics by split.
+        The record: the head's classes, configuration and metrics by split; ``notes``, what may surprise about the
+        table, as sentences; ``leaks``, images in two parts; and what was asked for of ``learning_curve`` and ``seeds``.
 
     Raises:
         TableError: The table is missing, or has no labels.
-        ConfigError: There is nothing to learn: no training rows, or fewer than two classes.
+        ConfigError: There is nothing to learn: no training rows, or fewer than two classes; or an image is in two parts
+            where ``strict_splits`` forbids it, or there is nothing to measure a learning curve on.
     """
+    # They import PyTorch and SciPy, which who evaluates or predicts need not wait for.
+    from pipeline.heads.checkpoint import FolderCheckpoint
+    from pipeline.heads.curve import require_measured
+    from pipeline.heads.fit import fit_head
+    from pipeline.heads.leaks import find_leaks
+    from pipeline.heads.repeats import seed_notes
+    from pipeline.heads.shares import training_key
+    from pipeline.heads.task import FitTask
+
     started = time.perf_counter()
     storage.require_folder(options.head, "--head")
-    features = read_features(options.table, options.table_storage_options)
-    training, validation, carved = _training_rows(features, options)
-    classes = tuple(sorted(set(training.labels)))
-    if len(classes) < 2:
-        raise ConfigError(
-            f"Expected at least 2 classes among the training rows of {options.table}, got "
-            f"{len(classes)}: {', '.join(classes) or 'no rows'}. Check the labels and splits."
-        )
-    logger.info(
-        "Training on %d rows, %d classes; choosing on %d validation rows%s.",
-        len(training),
-        len(classes),
-        len(validation),
-        f" held out of train by content hash, {options.validation_fraction:g} of each class" if carved else "",
+    rows = read_rows_of(open_table(options.table, options.table_storage_options))
+    before = _older_head(options, rows)
+    parts = divide(rows, options)
+    memory_bytes = int(options.memory_gb * 2**30) if options.memory_gb else free_memory_bytes()
+    features = parts.all_features(memory_bytes)
+    streamed = not isinstance(features[TRAIN], MemoryFeatures)
+    _describe(parts, streamed)
+    if options.learning_curve or options.shots:
+        require_measured(features)
+    leaks = find_leaks(parts, features, options)
+    if options.strict_splits:
+        leaks.refuse(options.table)
+    notes = [*label_notes(parts), *leaks.notes, *seed_notes(parts, options, streamed)]
+    for note in notes:
+        logger.warning("%s", note)
+    checkpoint = FolderCheckpoint(
+        options.head, lambda: training_key(options, parts, before), options.table_storage_options
     )
-    if options.kind == "logistic":
-        head = train_logistic(training, validation, features.contract, classes)
-    else:
-        from pipeline.heads.mlp import train_mlp  # here, since only this kind needs PyTorch
-
-        head = train_mlp(
-            training,
-            validation,
-            features.contract,
-            classes,
-            hidden=options.hidden,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            patience=options.patience,
-            seed=options.seed,
-        )
-    parts = {"train": training, "validation": validation, "test": features.splits.get("test")}
-    metrics = {name: evaluate_rows(head, rows) for name, rows in parts.items() if rows is not None and len(rows)}
-    config = {**head.config, "seed": options.seed, "validation_from_train": carved, "table": options.table}
+    task = FitTask(
+        options,
+        rows.contract,
+        parts.classes,
+        features[TRAIN],
+        features[VALIDATION],
+        start=before,
+        checkpoint=checkpoint,
+    )
+    head = (fit or fit_head)(task)
+    outcomes = {name: observe(head, part, parts.names) for name, part in features.items() if len(part)}
+    metrics = {name: summarise(outcome, options.seed) for name, outcome in outcomes.items()}
+    without_leaked = leaks.without_leaked(outcomes, options.seed)
+    compared = None if before is None else _before_after(before, head, features, parts, options.seed)
+    more = _more(parts, features, options, metrics, memory_bytes)
+    config = {
+        **head.config,
+        "seed": options.seed,
+        "held_out_of_train": list(parts.carved),
+        "table": rows.table.uri,
+        "table_rows": len(rows),
+        "streamed": streamed,
+        "notes": notes,
+        "leaks": {**leaks.counts, "without_leaked": without_leaked},
+        **more,
+    }
     head = replace(head, config=config, metrics=metrics)
     save_head(head, options.head, options.table_storage_options)
+    checkpoint.remove()
     return {
         "job": "train",
         "status": "done",
         "head": storage.absolute(options.head),
         "head_sha256": head.sha256,
         "kind": head.kind,
-        "classes": list(classes),
+        "classes": list(head.classes),
         "contract": head.contract.to_json(),
-        "num_unlabelled": features.num_unlabelled,
+        "before_after": compared,
+        "num_unlabelled": int((~rows.labelled).sum()),
+        "notes": notes,
+        "leaks": {**leaks.record, "without_leaked": without_leaked},
         "config": config,
         "metrics": metrics,
+        **more,
         "seconds": round(time.perf_counter() - started, 3),
     }
 
 
-def _training_rows(features: TableFeatures, options: TrainOptions) -> tuple[LabelledFeatures, LabelledFeatures, bool]:
-    if "train" not in features.splits:
-        names = ", ".join(features.splits)
-        raise ConfigError(f"Expected rows of split train in {options.table}, got {names}. Embed a train folder too.")
-    training = features.splits["train"]
-    if "validation" in features.splits:
-        return training, features.splits["validation"], False
-    return *carve_validation(training, options.validation_fraction, options.seed), True
+def _older_head(options: TrainOptions, rows: Rows) -> Head | None:
+    if options.from_head is None:
+        return None
+    head = load_head(options.from_head, options.table_storage_options)
+    require_same_features(
+        head.contract, rows.contract, f"Head {options.from_head}", f"Use a head that was trained on {options.table}."
+    )
+    return head
+
+
+def _before_after(before: Head, head: Head, features: dict[str, Features], parts: Parts, seed: int) -> dict[str, Any]:
+    """Return what became of an older head's classes, on test rows, or on validation rows where there are no others."""
+    name = TEST if len(features[TEST]) else VALIDATION
+    return {
+        "part": name,
+        **before_after.compare(before, head, features[name], parts.names, seed),
+        **before_after.saved(before, parts.rows),
+    }
+
+
+def _more(
+    parts: Parts, features: dict[str, Features], options: TrainOptions, metrics: dict[str, Any], memory_bytes: int
+) -> dict[str, Any]:
+    """Return what was asked for of ``learning_curve`` and ``seeds``; the features may be gone afterwards."""
+    from pipeline.heads.curve import learning_curve
+    from pipeline.heads.repeats import repeat
+
+    more: dict[str, Any] = {}
+    if options.learning_curve or options.shots:
+        more["learning_curve"] = learning_curve(parts, features, options, metrics)
+    if options.seeds > 1:
+        more["seeds"] = repeat(parts, features, options, metrics, memory_bytes)
+    return more
+
+
+def _describe(parts: Parts, streamed: bool) -> None:
+    """Log what is trained on."""
+    counts = {name: int(mask.sum()) for name, mask in parts.masks.items()}
+    held = f"; {' and '.join(parts.carved)} held out of train by content" if parts.carved else ""
+    where = "streamed from the table" if streamed else "in memory"
+    logger.info(
+        "Training on %d rows of %d classes, %s; %s%s.",
+        counts[TRAIN],
+        len(parts.classes),
+        where,
+        ", ".join(f"{count} {name}" for name, count in counts.items() if name != TRAIN) or "no others",
+        held,
+    )
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Measure a head on one split of a table.
 
     Returns:
-        The record with ``metrics`` as `pipeline.heads.metrics.evaluate_rows` gives them.
+        The record with ``metrics`` as `pipeline.heads.metrics.summarise` gives them.
 
     Raises:
         ContractMismatch: The table's features are not those that the head was trained on.
         ConfigError: The table has no rows of that split.
     """
     head: Head = load_head(options.head, options.table_storage_options)
-    features = read_features(options.table, options.table_storage_options)
+    rows = read_rows_of(open_table(options.table, options.table_storage_options))
     require_same_features(
-        head.contract, features.contract, f"Head {options.head}", f"Embed the images of {options.table} the same way."
+        head.contract, rows.contract, f"Head {options.head}", f"Embed the images of {options.table} the same way."
     )
-    if options.split not in features.splits:
-        names = ", ".join(features.splits)
+    mask = rows.of_split(options.split)
+    if not mask.any():
+        names = ", ".join(name for name in rows.splits if rows.of_split(name).any())
         raise ConfigError(f"Expected rows of split {options.split} in {options.table}, got {names}. See --split.")
+    others = {rows.names[place] for place in set(rows.label[mask].tolist())} - set(head.classes)
+    parts = Parts(rows, head.classes, (*head.classes, *in_order(others)), {options.split: mask}, ())
+    features = parts.features(options.split, free_memory_bytes())
     return {
         "job": "evaluate",
         "status": "done",
@@ -158,5 +200,5 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "table": storage.absolute(options.table),
         "split": options.split,
         "contract": head.contract.to_json(),
-        "metrics": evaluate_rows(head, features.splits[options.split]),
+        "metrics": summarise(observe(head, features, parts.names), int(head.config.get("seed", 0))),
     }

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pipeline.contract import FeatureContract
 from pipeline.engines import Embeddings
 from pipeline.errors import ConfigError
-from pipeline.heads.data import LabelledFeatures
-from pipeline.heads.linear import train_logistic
+from pipeline.heads import HeadOptions, fit_head
+from pipeline.heads.features import MemoryFeatures
+from pipeline.heads.task import FitTask
 from pipeline.int8.sample import Sample
 
 
@@ -77,11 +78,11 @@ def _accuracy(
         return None
     reached = {}
     for name, features in (("float", of_float), ("int8", of_int8)):
-        nobody = _labelled(features[0], samples[0], np.zeros_like(train))
-        head = train_logistic(_labelled(features[0], samples[0], train), nobody, contract, tuple(classes))
-        rows = _labelled(features[1], samples[1], test)
-        predicted = np.asarray(classes, object)[head.probabilities(rows.X).argmax(axis=1)]
-        reached[name] = float((predicted == rows.labels).mean())
+        known = _labelled(features[0], samples[0], train, classes)
+        asked = _labelled(features[1], samples[1], test, classes)
+        nobody = known.only(np.zeros(len(known), bool))
+        head = fit_head(FitTask(HeadOptions(C=1.0, device="cpu"), contract, tuple(classes), known, nobody))
+        reached[name] = float((head.scores(asked.X).argmax(axis=1) == asked.y).mean())
     return {
         **{name: round(share, 6) for name, share in reached.items()},
         "drop_points": round(100 * (reached["float"] - reached["int8"]), 4),
@@ -90,9 +91,10 @@ def _accuracy(
     }
 
 
-def _labelled(features: Embeddings, sample: Sample, mask: NDArray[np.bool_]) -> LabelledFeatures:
-    labels, sha256 = np.asarray(sample.labels, object), np.asarray(sample.sha256, object)
-    return LabelledFeatures(features, labels, sha256).where(mask)
+def _labelled(features: Embeddings, sample: Sample, mask: NDArray[np.bool_], classes: list[str]) -> MemoryFeatures:
+    places = {name: place for place, name in enumerate(classes)}
+    y = np.asarray([places.get(label, -1) for label in sample.labels], np.int64)  # type: ignore[arg-type]
+    return MemoryFeatures(features[mask], y[mask])
 
 
 def describe(report: Mapping[str, Any]) -> str:

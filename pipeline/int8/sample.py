@@ -85,7 +85,7 @@ def draw_sample(
             wanted = -(-(count - len(found)) // (len(parts) - place))  # of each container about as many
             for sha, pixels, label in _images(source, part, decoder, limits, wanted):
                 found.setdefault(sha, (pixels, label))
-    logger.info("%d images of the source are the sample for int8.", len(found))
+    logger.info("%d images of the source are the sample.", len(found))
     order = sorted(found)
     side = preprocessing.crop
     pixels = np.stack([found[sha][0] for sha in order]) if order else np.zeros((0, side, side, 3), np.uint8)

@@ -66,7 +66,8 @@ class UnitReport:
         return unit_name(self.plan, self.unit)
 
 
-#: Makes a data file's columns from the good rows (`IMAGE_FIELDS`, ``embedding``, the extra columns) of a plan's unit.
+#: Makes a data file's columns from the good rows of a plan's unit: `IMAGE_FIELDS`, ``embedding`` and the extra columns,
+#: or `IMAGE_FIELDS` and ``derived``.
 Finish = Callable[[pa.Table, str], pa.Table]
 
 
@@ -80,7 +81,7 @@ def commit_block(
     """Commit a unit.
 
     Args:
-        block: What `embed_unit` returned.
+        block: What `embed_unit` or `derive_unit` returned.
         table: Where the unit belongs.
         finish: Makes the data file's columns.
         run: What identifies the run, stored in the files' metadata.
@@ -104,7 +105,7 @@ def commit_block(
     block = block.filter(block["present"])
     good = pc.is_null(block["code"])
     try:
-        rows = finish(_with_extras(block.filter(good)), unit.plan)
+        rows = finish(_results(block.filter(good)), unit.plan)
         rejects = block.filter(pc.invert(good)).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
         reused = int(pc.sum(pc.and_(good, pc.invert(block["computed"]))).as_py() or 0)
         details = {**run, "engine": report.engine, "reused": reused}
@@ -133,8 +134,11 @@ def commit_block(
     )
 
 
-def _with_extras(rows: pa.Table) -> pa.Table:
-    columns = rows.select([*(field.name for field in IMAGE_FIELDS), "embedding"])
+def _results(rows: pa.Table) -> pa.Table:
+    names = [field.name for field in IMAGE_FIELDS]
+    if "derived" in rows.column_names:
+        return rows.select([*names, "derived"])
+    columns = rows.select([*names, "embedding"])
     if "extras" not in rows.column_names:
         return columns
     extras = rows["extras"].combine_chunks()

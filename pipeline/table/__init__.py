@@ -19,7 +19,7 @@ from pipeline.table.manifest import (
 )
 from pipeline.table.plan import Plan, Unit, committed_names, list_plans, plan_batches, ref_columns, unit_refs
 from pipeline.table.planning import load_promises, plan_source
-from pipeline.table.read import data_files, embeddings, iter_files, read_file, read_rows
+from pipeline.table.read import data_files, embeddings, iter_files, iter_rows, read_file, read_rows
 from pipeline.table.schema import (
     Table,
     TableInfo,
@@ -57,6 +57,7 @@ __all__ = [
     "forget_files",
     "is_complete",
     "iter_files",
+    "iter_rows",
     "list_plans",
     "load_promises",
     "make_ledger",

@@ -19,6 +19,8 @@ from pipeline.table.schema import Table
 _PARALLEL_READS = 8
 #: Bytes fetched at a time where only some columns of a file are read.
 _COLUMN_BLOCK_BYTES = 2**18
+#: Bytes of each column read at a time where a file is read bit by bit.
+_BUFFER_BYTES = 2**20
 
 
 def data_files(table: Table) -> list[str]:
@@ -62,6 +64,22 @@ def read_file(table: Table, uri: str, columns: Sequence[str]) -> pa.Table:
         with _open(table, uri, whole="embedding" in columns) as stream, pq.ParquetFile(stream) as file:
             there = set(file.schema_arrow.names)
             return file.read([name for name in columns if name in there]).replace_schema_metadata(None)
+    except pa.ArrowException as error:
+        raise TableError(f"Expected rows with {', '.join(columns)} in {uri}, but it can't be read: {error}") from None
+
+
+def iter_rows(table: Table, uri: str, columns: Sequence[str], num_rows: int) -> Iterator[pa.Table]:
+    """Yield a data file's rows, so many at a time; of a local file, no more of it is in memory.
+
+    Raises:
+        TableError: It can't be read as Parquet.
+    """
+    try:
+        # pre_buffer would read all of a row group first, which is all of the file.
+        options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}
+        with _open(table, uri, whole=True) as stream, pq.ParquetFile(stream, **options) as file:
+            for batch in file.iter_batches(num_rows, columns=list(columns)):
+                yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
     except pa.ArrowException as error:
         raise TableError(f"Expected rows with {', '.join(columns)} in {uri}, but it can't be read: {error}") from None
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline import __version__, storage
 from pipeline.choices import EmbeddingType
-from pipeline.contract import FeatureContract, require_same_features
+from pipeline.contract import FeatureContract, canonical_json, require_same_features
 from pipeline.errors import ContractMismatch, TableError
 from pipeline.refs import REF_SCHEMA
 from pipeline.storage import StorageOptions, Store
@@ -44,18 +44,13 @@ REJECT_SCHEMA = pa.schema(
     ]
 )
 
-PREDICTION_SCHEMA = pa.schema(
-    [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("split", pa.string()),
-        pa.field("predicted_label", pa.string(), nullable=False),
-        pa.field("probability", pa.float32(), nullable=False),
-        pa.field("top5_labels", pa.list_(pa.string()), nullable=False),
-        pa.field("top5_probabilities", pa.list_(pa.float32()), nullable=False),
-    ]
-)
+PREDICTION_FIELDS = [
+    pa.field("predicted_label", pa.string(), nullable=False),
+    pa.field("probability", pa.float32(), nullable=False),
+    pa.field("top5_labels", pa.list_(pa.string()), nullable=False),
+    pa.field("top5_probabilities", pa.list_(pa.float32()), nullable=False),
+]
+PREDICTION_SCHEMA = pa.schema([*IMAGE_FIELDS[:4], *PREDICTION_FIELDS])
 
 
 def embedding_type(dtype: EmbeddingType, embedding_dim: int) -> pa.DataType:
@@ -77,30 +72,43 @@ class TableInfo:
         contract: The features that the table holds or that its predictions came from.
         dtype: Type of the stored embeddings; None for predictions.
         head_sha256: The head that predicted; None for embeddings.
+        threshold: Below which probability (0 to 1) the predicted label is ``unknown_label``; None: nowhere.
+        unknown_label: What is predicted there; None without a threshold.
     """
 
     kind: Kind
     contract: FeatureContract
     dtype: EmbeddingType | None
     head_sha256: str | None = None
+    threshold: float | None = None
+    unknown_label: str | None = None
 
     @property
     def digest(self) -> str:
-        """Digest (hex) of what a plan in such a table promises: the features, and the head where one predicts."""
+        """Digest (hex) of what a plan in such a table promises: the features, and what predicts where that is so."""
         if self.head_sha256 is None:
             return self.contract.digest
-        return hashlib.sha256(f"{self.contract.digest}:{self.head_sha256}".encode()).hexdigest()
+        promised = f"{self.contract.digest}:{self.head_sha256}"
+        if self.threshold is not None:
+            promised += f":{canonical_json([self.threshold, self.unknown_label])}"
+        return hashlib.sha256(promised.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of table.json."""
+        unknown = {"threshold": self.threshold, "unknown_label": self.unknown_label}
         return {
             "format_version": FORMAT_VERSION,
             "kind": self.kind,
             "contract": self.contract.to_json(),
             "dtype": self.dtype,
             "head_sha256": self.head_sha256,
+            **({} if self.head_sha256 is None else unknown),
             "created_by": f"vision-embedding-pipeline {__version__}",
         }
+
+    def describe_threshold(self) -> str:
+        """Return what is predicted below which probability, in a few words."""
+        return "none" if self.threshold is None else f"{self.threshold} (below it: {self.unknown_label!r})"
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> TableInfo:
@@ -117,7 +125,8 @@ class TableInfo:
             )
         try:
             contract = FeatureContract.from_json(value["contract"], where)
-            return cls(value["kind"], contract, value["dtype"], value["head_sha256"])
+            unknown = (value.get(name) for name in ("threshold", "unknown_label"))  # older tables have none
+            return cls(value["kind"], contract, value["dtype"], value["head_sha256"], *unknown)
         except KeyError as error:
             raise TableError(f"{where} lacks the field {error}: it was edited or damaged. Restore it.") from None
 
@@ -209,8 +218,8 @@ def check_info(table: Table, asked: TableInfo) -> None:
     """Refuse to write what doesn't belong into a table; a table that isn't there yet takes anything.
 
     Raises:
-        ContractMismatch: The table holds other features.
-        TableError: The table is of another kind, or holds another type or another head's predictions.
+        ContractMismatch: The table holds other features, or predictions of another head or with another threshold.
+        TableError: The table is of another kind, or holds another type.
     """
     if not table_exists(table):
         return
@@ -229,6 +238,11 @@ def check_info(table: Table, asked: TableInfo) -> None:
         raise ContractMismatch(
             f"{table.uri} holds predictions of the head {str(stored.head_sha256)[:12]}…; this run uses the head "
             f"{str(asked.head_sha256)[:12]}…. Use another --output."
+        )
+    if (stored.threshold, stored.unknown_label) != (asked.threshold, asked.unknown_label):
+        raise ContractMismatch(
+            f"{table.uri} holds predictions with the threshold {stored.describe_threshold()}; this run asks for "
+            f"{asked.describe_threshold()}. Use another --output, or the same --threshold and --unknown-label."
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from pipeline.heads import load_head, save_head
 from pipeline.storage import Conditions, Store, store_for
 from tests.fault_proxy import CONDITIONS, Fault, FaultProxy
-from tests.heads.test_heads import linear_head
+from tests.heads.linear import linear_head
 from tests.s3 import S3Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.s3]

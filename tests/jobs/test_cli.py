@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from jobs import cli, doctor, embed, evaluate, predict, train, verify
+from jobs import cli, doctor, embed, evaluate, export, predict, train, verify
 from jobs.cli import ProgressLine, describe, run_job
 from pipeline.doctor import DoctorOptions
 from pipeline.embed import EmbedOptions
 from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects, VerificationFailed
+from pipeline.export import ExportOptions
 from pipeline.heads import EvaluateOptions, TrainOptions
-from pipeline.options import Options
+from pipeline.options import Options, flags
 from pipeline.predict import PredictOptions
 from pipeline.progress import Progress
 from pipeline.verify import VerifyOptions
@@ -27,6 +28,7 @@ JOBS: list[tuple[Any, type[Options]]] = [
     (train, TrainOptions),
     (evaluate, EvaluateOptions),
     (predict, PredictOptions),
+    (export, ExportOptions),
     (verify, VerifyOptions),
     (doctor, DoctorOptions),
 ]
@@ -41,7 +43,7 @@ def test_help__shows_every_option_with_a_description(
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for name, field in options.model_fields.items():
-        assert f"--{name.replace('_', '-')}" in text
+        assert f" {flags([name])} " in text or f"[{flags([name])} " in text
         assert field.description
         assert " ".join(field.description.split())[:30] in text
     assert "Exit codes: 0 done; 1 something is pending" in text
@@ -96,6 +98,13 @@ def test_parse__does_not_read_options_from_the_environment(monkeypatch: pytest.M
 def test_parse__a_tuple_is_given_with_commas() -> None:
     options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "--hidden", "32,16"])
     assert options.hidden == (32, 16)
+
+
+def test_parse__an_option_of_one_letter_has_one_dash() -> None:
+    options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0.5", "-k", "7"])
+    assert (options.C, options.k) == (0.5, 7)
+    with pytest.raises(ConfigError, match="^Option -C: input should be greater than 0"):
+        cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0"])
 
 
 @pytest.mark.parametrize("arguments", [["--nonsense", "1"], ["--unit-size"], ["stray"], ["--sourc", "x"]])

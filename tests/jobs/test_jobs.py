@@ -227,7 +227,8 @@ def test_embed__an_engine_that_can_not_start_is_one_clear_error(
 def test_the_whole_job__train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, table = samples.write_folder(tmp_path / "images", per_class=20), tmp_path / "table"
     assert run_embed(capsys, source, table, "--unit-size", 16)[0] == 0
-    for kind, options in (("logistic", ()), ("mlp", ("--hidden", "32,16", "--epochs", 20, "--learning-rate", 0.01))):
+    mlp = ("--hidden", "32,16", "--epochs", 20, "--learning-rate", 0.01)
+    for kind, options in (("logistic", ()), ("mlp", mlp), ("knn", ("-k", 5)), ("ridge", ())):
         train_evaluate_predict(capsys, tmp_path / kind, source, table, kind, options)
 
 

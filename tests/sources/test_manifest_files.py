@@ -130,6 +130,11 @@ def test_refs__many_rows_in_small_tables(tmp_path: Path) -> None:
         ("list.jsonl", b'{"uri": "a.jpg", "note": "caf\xe9"}\n', "expected UTF-8"),
         ("list.jsonl", b'{"uri": "a", "n": 1}\n{"uri": "b", "n": "x"}\n', r"Column\(/n\) changed.* to one type"),
         ("list.jsonl", b'{"uri": ["a"]}\n', "Expected text or numbers in column 'uri'"),
+        (
+            "list.jsonl",
+            b'{"uri": "a", "label": ["cat", "dog"]}\n',
+            "Expected text or numbers in column 'label' .*got list<",
+        ),
         ("list.parquet", b"PAR1 or not", "can't be read"),
     ],
 )

@@ -115,6 +115,10 @@ def test_label__numbers_of_a_hugging_face_dataset_are_class_names(tmp_path: Path
         ({}, "--label-from: expected strings, integers or booleans in column 'label' .*got double"),
         ({"label_from": "none", "split_from": "column:box"}, "--split-from: expected strings.*got list<"),
         (
+            {"label_from": "column:box"},
+            "--label-from: expected strings.*got list<.*Convert it, or use --label-from none",
+        ),
+        (
             {"label_from": "none", "columns": "id, nope"},
             r"--columns: expected .*got \['nope'\].* has .*image \(binary\)",
         ),

@@ -137,6 +137,35 @@ def test_check_info__refuses_another_heads_predictions(table: Table) -> None:
         check_info(table, TableInfo("predictions", INFO.contract, None, "bb"))
 
 
+def test_check_info__refuses_predictions_with_another_threshold(table: Table) -> None:
+    info = TableInfo("predictions", INFO.contract, None, "aa", 0.8, "unknown")
+    create_table(table, info)
+    assert read_info(table) == info
+    check_info(table, info)
+    others = [(None, None), (0.7, "unknown"), (0.8, "nobody knows")]
+    for threshold, label in others:
+        with pytest.raises(ContractMismatch, match="threshold 0.8 .*'unknown'.*Use another --output"):
+            check_info(table, TableInfo("predictions", INFO.contract, None, "aa", threshold, label))
+
+
+def test_table_info__a_threshold_is_part_of_what_a_plan_promises() -> None:
+    infos = [
+        TableInfo("predictions", INFO.contract, None, head, threshold, label)
+        for head in ("aa", "bb")
+        for threshold, label in ((None, None), (0.7, "unknown"), (0.8, "unknown"), (0.8, "?"))
+    ]
+    assert len({info.digest for info in infos}) == len(infos)
+
+
+def test_read_info__of_predictions_from_before_there_were_thresholds(table: Table) -> None:
+    info = TableInfo("predictions", INFO.contract, None, "aa")
+    value = info.to_json()
+    assert (value.pop("threshold"), value.pop("unknown_label")) == (None, None)
+    table.store.put_if_absent(table.info_uri, json.dumps(value).encode())
+    assert read_info(table) == info
+    assert not {"threshold", "unknown_label"} & set(INFO.to_json())
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -1,0 +1,99 @@
+"""Where heads are computed, and in what arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.heads.features import BLOCK_ROWS, Features, MemoryFeatures
+
+#: What a matrix product's sides are padded to: oneDNN's and cuBLAS's bf16 kernels are up to three times slower else.
+PAD = 32
+
+
+def pick_device(asked: str) -> torch.device:
+    """Return the device for ``auto``, ``cpu`` or ``cuda``."""
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(asked)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Return bf16 where the device multiplies it faster than float32, else float32.
+
+    Products are summed in float32 either way.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    # PyTorch has no public question for it.
+    has = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if has or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else torch.float32
+
+
+@dataclass
+class Standardised:
+    """Features minus their mean, over their scale, as blocks of tensors on a device.
+
+    Features in memory are standardised once and kept; streamed ones each time that they are read.
+
+    Args:
+        features: N of them.
+        mean: float32 of shape (D,).
+        scale: float32 of shape (D,).
+        device: Where the blocks are put.
+        dtype: Their type.
+        keep: Whether features in memory are kept; else they are standardised each time, too.
+    """
+
+    features: Features
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    device: torch.device
+    dtype: torch.dtype
+    keep: bool = True
+    _kept: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield X of shape (B, D) and y of shape (B,), int64."""
+        if self._kept:
+            yield from self._kept
+            return
+        keep = self.keep and isinstance(self.features, MemoryFeatures)
+        made: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for X, y in self.features.blocks():
+            block = self.standardise(X), torch.from_numpy(y).to(self.device)
+            if keep:
+                made.append(block)
+            yield block
+        self._kept = made  # only now that they are complete: a caller may have stopped before
+
+    def standardise(self, X: NDArray[np.float16] | NDArray[np.float32]) -> torch.Tensor:
+        """Return standardised rows: a tensor of shape (B, D)."""
+        mean, factor = (torch.from_numpy(part).to(self.device) for part in (self.mean, 1 / self.scale))
+        raw = from_stored(X).to(self.device)
+        result = torch.empty(raw.shape, dtype=self.dtype, device=self.device)
+        for start in range(0, len(raw), BLOCK_ROWS):
+            part = raw[start : start + BLOCK_ROWS].to(torch.float32, copy=True)
+            result[start : start + BLOCK_ROWS] = part.sub_(mean).mul_(factor)
+        return result
+
+    def drop(self) -> None:
+        """Free what is kept."""
+        self._kept.clear()
+
+
+def from_stored(X: NDArray[np.float16] | NDArray[np.float32]) -> torch.Tensor:
+    """Return features as a tensor; of what lies in a file's read-only memory, a copy."""
+    return torch.from_numpy(np.require(X, requirements=("C", "W")))
+
+
+def padded(count: int) -> int:
+    """Return the least multiple of `PAD` that is at least ``count``."""
+    return -(-count // PAD) * PAD

@@ -1,0 +1,218 @@
+"""The logistic head: C swept on validation as in the linear-probe protocol of CLIP."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.heads import logistic
+from pipeline.heads.artefact import Head
+from pipeline.heads.checkpoint import State
+from pipeline.heads.compute import Standardised, fast_dtype
+from pipeline.heads.features import Features, MemoryFeatures, StreamedFeatures, Values
+from pipeline.heads.logistic import Fit, Weights
+from pipeline.heads.models import Layers
+from pipeline.heads.span import SHARE, Span, span_of
+from pipeline.heads.sweep_state import Reached, to_state
+from pipeline.heads.task import FitTask
+
+logger = logging.getLogger(__name__)
+
+#: Logarithms (base 10) of C: the first ones tried, and the least step between two when the interval around the best is
+#: halved again and again: Radford et al. 2021, appendix A.3 (1e-6 to 1e6, a parametric binary search down to 8 a
+#: decade).
+_FIRST_LOGS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
+_LAST_STEP = 1 / 8
+#: First values of C in a row that are no better than the best before which the larger ones aren't tried: accuracy has
+#: one peak, as the binary search takes for granted, too, and large values take the most iterations.
+_PAST_THE_PEAK = 2
+#: Multiply-adds of one product with all rows from which the faster arithmetic pays: some milliseconds.
+_FAST_PAYS = 2**28
+#: Names of the training's state in the checkpoint: while C is chosen, and once it is, on all of the streamed rows.
+_SWEEP, _ALL_ROWS = "logistic sweep", "logistic on all rows"
+
+
+def fit_logistic(task: FitTask) -> Head:
+    """Fit at one C, or at each C of the sweep, and keep the best.
+
+    Where the rows are streamed, C is chosen on as many of them as the memory holds, and the fit on all rows starts from
+    the one there. C is the variance of the weights that is expected beforehand, so it doesn't depend on the number of
+    rows.
+    """
+    if isinstance(task.train, StreamedFeatures) and task.options.C is None and len(task.validation):
+        chosen: dict[str, Any]
+        if state := task.checkpoint.load(_ALL_ROWS):
+            chosen, start = state.notes["chosen"], None
+        else:
+            sample = _sampled(task)
+            start = _Sweep(sample, _SWEEP).head(exact=False)
+            chosen = {"C": start.config["C"], "sweep": start.config["sweep"], "sweep_rows": len(sample.train)}
+        task = replace(task, options=task.options.model_copy(update={"C": chosen["C"]}), start=start)
+        head = _Sweep(task, _ALL_ROWS, chosen).head()
+        return replace(head, config=head.config | chosen)
+    return _Sweep(task, _SWEEP).head()
+
+
+def _sampled(task: FitTask) -> FitTask:
+    train, validation = (
+        part.sample(task.options.seed) if isinstance(part, StreamedFeatures) else part
+        for part in (task.train, task.validation)
+    )
+    return replace(task, train=train, validation=validation)
+
+
+class _Sweep:
+    """The fits so far, each started from the one with the nearest C.
+
+    Args:
+        task: What is fitted.
+        stage: Name of its state in the checkpoint, which it goes on from.
+        chosen: What was chosen before, for that state.
+    """
+
+    def __init__(self, task: FitTask, stage: str, chosen: dict[str, Any] | None = None) -> None:
+        self._task, self._stage, self._chosen = task, stage, chosen
+        self._reached = Reached.of(task.checkpoint.load(stage))
+        self._mean, self._scale = task.moments.standardisation()
+        D = task.train.embedding_dim
+        self._span: Span | None = None
+        if isinstance(task.train, MemoryFeatures) and task.group.size == 1 and len(task.train) < SHARE * D:
+            self._span = span_of(self._standardise(task.train.X))
+        self._rows = self._prepared(task.train)
+        if self._span is None:
+            self._correlation = task.moments.correlation(self._scale)
+        else:
+            Z = self._rows.features.X.astype(np.float64)  # type: ignore[attr-defined]  # in memory, see above
+            self._correlation = Z.T @ Z / len(Z)
+        if len(task.train) * D * len(task.classes) >= _FAST_PAYS:
+            self._rows.dtype = fast_dtype(task.device)
+        self._fits, self._accuracy = self._reached.fits, self._reached.accuracy
+
+    def _standardise(self, X: Values) -> NDArray[np.float64]:
+        return (X.astype(np.float64) - self._mean) / self._scale
+
+    def _prepared(self, features: Features) -> Standardised:
+        """Return rows in the coordinates of the fit, in float32."""
+        if self._span is None:
+            return Standardised(features, self._mean, self._scale, self._task.device, torch.float32)
+        parts = [self._span.coordinates(self._standardise(X)) for X, _ in features.blocks()]
+        R = len(self._span.basis)
+        Z = MemoryFeatures(np.concatenate(parts) if parts else np.zeros((0, R), np.float32), features.y)
+        return Standardised(Z, np.zeros(R, np.float32), np.ones(R, np.float32), self._task.device, torch.float32)
+
+    def head(self, exact: bool = True) -> Head:
+        """Return the head of the best C, fitted to the end where ``exact``."""
+        task = self._task
+        validation = self._prepared(task.validation)
+        if task.options.C is not None or not len(task.validation):
+            best = task.options.C or 1.0
+        else:
+            best = self._search(validation)
+        fit = self._fit(best, exact)
+        if not fit.converged:
+            logger.warning("The regression at C = %g stopped at %d iterations.", fit.C, fit.iterations)
+        sweep: list[dict[str, Any]] = [
+            {
+                "C": C,
+                "validation_top1": self._accuracy[C],
+                "iterations": self._fits[C].iterations,
+                "converged": self._fits[C].converged,
+            }
+            for C in sorted(self._accuracy)
+        ]
+        config = {"C": best, "loss": fit.loss, "iterations": fit.iterations, "passes": fit.passes, "sweep": sweep}
+        weight = fit.weight if self._span is None else self._span.weights(fit.weight)
+        layers = Layers(self._mean, self._scale, ((weight, fit.bias),))
+        return Head("logistic", task.classes, task.contract, layers, config=config)
+
+    def _search(self, validation: Standardised) -> float:
+        worse = 0
+        for log in _FIRST_LOGS:
+            before = max(self._accuracy.values(), default=-1.0)
+            worse = 0 if self._score(10.0**log, validation) > before else worse + 1
+            if worse == _PAST_THE_PEAK:
+                break
+        step = (_FIRST_LOGS[1] - _FIRST_LOGS[0]) / 2
+        while step >= _LAST_STEP:
+            best = np.log10(self._best())
+            for log in (best - step, best + step):
+                if _FIRST_LOGS[0] <= log <= _FIRST_LOGS[-1]:
+                    self._score(float(10.0**log), validation)
+            step /= 2
+        return self._best()
+
+    def _best(self) -> float:
+        """Return the C of the best accuracy, the smallest of them where equal."""
+        return min(self._accuracy, key=lambda C: (-self._accuracy[C], C))
+
+    def _score(self, C: float, validation: Standardised) -> float:
+        if C in self._accuracy:
+            return self._accuracy[C]
+        fit = self._fit(C)
+        weight, bias = (torch.from_numpy(part).to(validation.device) for part in (fit.weight, fit.bias))
+        correct = 0
+        for X, y in validation.blocks():
+            correct += int(((X @ weight.T + bias).argmax(dim=1) == y).sum())
+        self._accuracy[C] = correct / len(validation)
+        logger.info("C = %.3g: validation top-1 %.4f (%d passes).", C, self._accuracy[C], fit.passes)
+        return self._accuracy[C]
+
+    def _fit(self, C: float, exact: bool = False) -> Fit:
+        task = self._task
+        last = None
+        if exact and self._rows.dtype == torch.float32:
+            last = self._rows
+        elif exact:
+            last = replace(self._prepared(task.train), keep=False)  # a few passes, in which memory counts for more
+        self._fits[C] = fit = logistic.fit(
+            self._rows,
+            self._correlation,
+            task.moments.num_rows,
+            len(task.classes),
+            C,
+            task.group,
+            self._start(C),
+            last,
+            lambda *point: task.checkpoint.save(self._stage, lambda: self._state(C, point)),
+        )
+        return fit
+
+    def _state(self, C: float, point: tuple[Weights, Weights]) -> State:
+        return to_state(Reached(self._fits, self._accuracy, C, point), {"chosen": self._chosen})
+
+    def _start(self, C: float) -> tuple[Weights, Weights] | None:
+        if self._reached.C == C:
+            self._reached.C = None
+            return self._reached.point
+        if self._fits:
+            nearest = self._fits[min(self._fits, key=lambda other: abs(np.log(other / C)))]
+            return nearest.weight, nearest.bias
+        return self._from_head()
+
+    def _from_head(self) -> tuple[Weights, Weights] | None:
+        """Return the weights of the head to start from, on this task's features and classes; new classes get zeros."""
+        old = self._task.start
+        if old is None or not isinstance(old.model, Layers) or len(old.model.layers) != 1:
+            return None
+        raw, offset = _on_raw_features(old.model)
+        weight = np.zeros((len(self._task.classes), raw.shape[1]), np.float32)
+        bias = np.full(len(self._task.classes), offset.mean(), np.float32)
+        places = {name: place for place, name in enumerate(old.classes)}
+        for row, name in enumerate(self._task.classes):
+            if name in places:
+                weight[row] = raw[places[name]] * self._scale
+                bias[row] = offset[places[name]] + raw[places[name]] @ self._mean
+        return weight if self._span is None else self._span.coordinates(weight), bias
+
+
+def _on_raw_features(model: Layers) -> tuple[Weights, Weights]:
+    """Return the weight and bias of a linear model without its standardisation."""
+    weight, bias = model.layers[0]
+    raw: Weights = weight / model.scale
+    offset: Weights = bias - raw @ model.mean
+    return raw, offset

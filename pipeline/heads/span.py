@@ -1,0 +1,47 @@
+"""Few rows of many features: the same regression in as many coordinates as there are rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.heads.models import Floats
+
+#: Rows per feature below which it pays: an eigendecomposition of N x N against factors of D x D.
+SHARE = 0.5
+#: Squared singular values below this share of the largest are rounding errors.
+_RANK = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An orthonormal basis of what the training rows span.
+
+    A penalty on |W|² leaves a linear model's weights there, whatever its loss (the representer theorem), so nothing is
+    lost.
+
+    Args:
+        basis: float64 of shape (R, D), rows orthonormal.
+    """
+
+    basis: NDArray[np.float64]
+
+    def coordinates(self, X: NDArray[np.floating[Any]]) -> Floats:
+        """Return float32 of shape (B, R) for standardised features, or weights, of shape (B, D)."""
+        result: Floats = (X @ self.basis.T).astype(np.float32)
+        return result
+
+    def weights(self, weight: Floats) -> Floats:
+        """Return weights of shape (K, D) for weights of shape (K, R)."""
+        result: Floats = (weight @ self.basis).astype(np.float32)
+        return result
+
+
+def span_of(X: NDArray[np.float64]) -> Span:
+    """Return the span of standardised features of shape (N, D)."""
+    squares, vectors = np.linalg.eigh(X @ X.T)
+    kept = squares > _RANK * max(float(squares[-1]), np.finfo(np.float64).tiny)
+    return Span((vectors[:, kept] / np.sqrt(squares[kept])).T @ X)

@@ -1,0 +1,52 @@
+"""One fit: which rows, which classes, how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from pipeline.contract import FeatureContract
+from pipeline.heads.artefact import Head
+from pipeline.heads.checkpoint import Checkpoint, NoCheckpoint
+from pipeline.heads.compute import pick_device
+from pipeline.heads.features import Features
+from pipeline.heads.group import Alone, Group
+from pipeline.heads.moments import Moments, measure
+from pipeline.heads.options import HeadOptions
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What a head is fitted to.
+
+    Args:
+        options: How.
+        contract: What the features are.
+        classes: K names; the training rows have no others.
+        train: Rows to learn from, or this process's share of them.
+        validation: Rows to choose by; ``y`` beyond K is a class that the head can't know. May be empty.
+        group: Who trains.
+        start: A head to start from; unset: from nothing.
+        checkpoint: Where it leaves what it has reached.
+    """
+
+    options: HeadOptions
+    contract: FeatureContract
+    classes: tuple[str, ...]
+    train: Features
+    validation: Features
+    group: Group = field(default_factory=Alone)
+    start: Head | None = None
+    checkpoint: Checkpoint = field(default_factory=NoCheckpoint)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return pick_device(self.options.device)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Sums over the training rows: one pass, when first asked for."""
+        return measure(self.train, len(self.classes), self.group, self.device)

@@ -1,0 +1,59 @@
+"""A table that is larger than the memory for features is trained on within that memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.heads.tables import write_arrays
+
+#: Trains heads of three kinds on a small table, then on a large one, and tells the peaks of its memory.
+SCRIPT = """
+import json, re, sys
+from pathlib import Path
+import torch
+from pipeline.heads import TrainOptions, train
+
+def fit(table, kind):
+    options = {"kind": kind, "C": 1e-4, "hidden": (32,), "epochs": 1, "batch_size": 512, "device": "cpu"}
+    record = train(TrainOptions(table=table, head=f"{table}-{kind}", memory_gb=float(sys.argv[3]), **options))
+    peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+    return {"streamed": record["config"]["streamed"], "peak": peak}
+
+torch.set_num_threads(1)
+kinds = ["ridge", "mlp", "logistic"]
+before = [fit(sys.argv[1], kind) for kind in kinds][-1]["peak"]
+print(json.dumps([before, {kind: fit(sys.argv[2], kind) for kind in kinds}]))
+"""
+MEMORY_GB = 0.05
+
+
+def write(folder: Path, count: int) -> str:
+    random = np.random.default_rng(0)
+    y = random.integers(0, 10, count)
+    X = random.normal(size=(10, 512))[y] + 3 * random.standard_normal((count, 512), np.float32)
+    return write_arrays(folder, X, [str(i) for i in y], rows_per_file=1000)
+
+
+@pytest.mark.slow
+def test_train__of_a_large_table_keeps_to_its_memory(tmp_path: Path) -> None:
+    small, large = write(tmp_path / "small", 2000), write(tmp_path / "large", 60_000)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, small, large, str(MEMORY_GB)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=200,
+    )
+    before, after = json.loads(done.stdout)
+    allowed = 2 * MEMORY_GB * 2**30  # it is for features; results of some rows, readers and gaps come on top
+    assert allowed < 60_000 * 512 * 4
+    for kind, found in after.items():
+        assert found["streamed"]
+        assert found["peak"] - before < allowed, kind

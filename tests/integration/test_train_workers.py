@@ -1,0 +1,65 @@
+"""Heads trained by several workers of Ray Train are those that one process trains."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.heads import TrainOptions, load_head, train
+from tests.heads.rings import rings
+from tests.heads.tables import write_arrays
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """1,501 training rows in files of 400: shares that are no whole files, and differ by a row."""
+    parts = {"train": rings(1501, 0, spread=0.3), "validation": rings(500, 1, 0.3), "test": rings(600, 2, 0.3)}
+    X = np.concatenate([part.X for part in parts.values()])
+    labels = [str(y) for part in parts.values() for y in part.y]
+    splits: list[str | None] = [name for name, part in parts.items() for _ in part.y]
+    return write_arrays(tmp_path_factory.mktemp("workers") / "table", X, labels, splits, rows_per_file=400)
+
+
+def records(table: str, folder: Path, **options: Any) -> list[dict[str, Any]]:
+    """Train alone and in two workers."""
+    from pipeline.train_workers import WorkersFit
+
+    found = []
+    for workers in (0, 2):
+        asked = TrainOptions(table=table, head=str(folder / str(workers)), device="cpu", num_workers=workers, **options)
+        found.append(train(asked, WorkersFit(asked)) if workers else train(asked))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "mlp"])
+def test_two_workers__train_what_one_process_trains(ray_cluster: None, table: str, tmp_path: Path, kind: str) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    small: dict[str, Any] = {"hidden": (64, 32), "epochs": 15, "learning_rate": 0.01, "dropout": 0.0}
+    options = small if kind == "mlp" else {}
+    one, two = records(table, tmp_path, kind=kind, **options)
+    heads = [load_head(str(tmp_path / name)) for name in ("0", "2")]
+    X = rings(200, 3).X
+    if kind == "mlp":
+        assert one["metrics"]["test"]["top1"] > 0.85
+        assert two["metrics"]["test"]["top1"] == pytest.approx(one["metrics"]["test"]["top1"], abs=0.03)
+        assert len(two["config"]["history"]) == len(one["config"]["history"]) == 15
+    else:
+        chosen = "C" if kind == "logistic" else "alpha"
+        assert two["config"][chosen] == one["config"][chosen]
+        np.testing.assert_allclose(heads[1].probabilities(X), heads[0].probabilities(X), atol=5e-3)
+    assert two["head_sha256"] == heads[1].sha256
+    assert two["metrics"]["train"]["num_rows"] == 1501
+    assert signal.getsignal(signal.SIGINT) is before  # Ray's own is not left behind
+    assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["head.json", "head.safetensors"]
+
+
+def test_knn__needs_no_workers(table: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--num-workers 0 for --kind knn"):
+        records(table, tmp_path, kind="knn")
