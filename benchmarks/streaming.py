@@ -23,15 +23,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dim", type=int, default=2048)
-    parser.add_argument("--classes", type=int, default=81)
     parser.add_argument("--memory-gb", type=float, default=2.0)
     parser.add_argument("--kind", action="append", choices=sorted(_OPTIONS), help="which (default: all)")
     asked = parser.parse_args()
-    folder = asked.output.absolute() / f"stored-{asked.rows}-{asked.dim}-{asked.classes}"
+    folder = asked.output.absolute() / f"stored-{asked.rows}"
     if not (folder / "done").exists():
         started = time.perf_counter()
-        write_table(folder, asked.rows, asked.dim, asked.classes)
+        write_table(folder, asked.rows)
         (folder / "done").touch()
         print(f"made {asked.rows} rows in {time.perf_counter() - started:.0f} s", flush=True)
     print("".join(f"{name:>12}" for name in ("kind", "seconds", "cpu s", "peak MiB", "passes", "validation", "test")))
