@@ -17,7 +17,7 @@ from pipeline.heads.compute import Standardised, fast_dtype
 from pipeline.heads.features import Features, MemoryFeatures, StreamedFeatures, Values
 from pipeline.heads.logistic import Fit, Weights
 from pipeline.heads.models import Layers
-from pipeline.heads.span import SHARE, Span, span_of
+from pipeline.heads.span import span_of
 from pipeline.heads.sweep_state import Reached, to_state
 from pipeline.heads.task import FitTask
 
@@ -80,15 +80,12 @@ class _Sweep:
         self._reached = Reached.of(task.checkpoint.load(stage))
         self._mean, self._scale = task.moments.standardisation()
         D = task.train.embedding_dim
-        self._span: Span | None = None
-        if isinstance(task.train, MemoryFeatures) and task.group.size == 1 and len(task.train) < SHARE * D:
-            self._span = span_of(self._standardise(task.train.X))
+        self._span = span_of(task)
         self._rows = self._prepared(task.train)
         if self._span is None:
             self._correlation = task.moments.correlation(self._scale)
         else:
-            Z = self._rows.features.X.astype(np.float64)  # type: ignore[attr-defined]  # in memory, see above
-            self._correlation = Z.T @ Z / len(Z)
+            self._correlation = np.diag(self._span.squares / task.moments.num_rows)
         if len(task.train) * D * len(task.classes) >= _FAST_PAYS:
             self._rows.dtype = fast_dtype(task.device)
         self._fits, self._accuracy = self._reached.fits, self._reached.accuracy

@@ -11,13 +11,14 @@ from pipeline.heads.artefact import Head
 from pipeline.heads.compute import Standardised
 from pipeline.heads.models import Layers
 from pipeline.heads.ridge import ALPHA_GRID, RidgePath
+from pipeline.heads.span import span_of
 from pipeline.heads.task import FitTask
 
 
 def fit_ridge(task: FitTask) -> Head:
     """Solve for one strength, or for each of the grid, and keep the best on validation, the larger where equal."""
     mean, scale = task.moments.standardisation()
-    path = RidgePath(task.moments, scale)
+    path = RidgePath(task.moments, scale, span_of(task))
     sweep: list[dict[str, Any]] = []
     if task.options.alpha is not None:
         alpha = task.options.alpha

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.heads.moments import Moments
+from pipeline.heads.span import Span
 
 #: Strengths of the penalty that are tried, relative to a standardised feature's variance.
 ALPHA_GRID = tuple(float(alpha) for alpha in np.logspace(-6, 2, 17))
@@ -20,10 +21,15 @@ class RidgePath:
     Args:
         moments: The training rows' sums.
         scale: float32 of shape (D,), the features' standard deviations.
+        span: What the standardised training rows span, where it is known and they are few: the same solutions, without
+            the decomposition of a D x D matrix.
     """
 
-    def __init__(self, moments: Moments, scale: NDArray[np.float32]) -> None:
-        self._values, self._vectors = np.linalg.eigh(moments.correlation(scale))
+    def __init__(self, moments: Moments, scale: NDArray[np.float32], span: Span | None = None) -> None:
+        if span is None:
+            self._values, self._vectors = np.linalg.eigh(moments.correlation(scale))
+        else:
+            self._values, self._vectors = span.squares / moments.num_rows, span.basis.T
         share = moments.class_counts / moments.num_rows
         self._bias = share.astype(np.float32)
         # Covariance of the one-hot classes with the standardised features: (K, D).

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.heads.features import MemoryFeatures
 from pipeline.heads.models import Floats
+from pipeline.heads.task import FitTask
 
 #: Rows per feature below which it pays: an eigendecomposition of N x N against factors of D x D.
-SHARE = 0.5
+_SHARE = 0.5
 #: Squared singular values below this share of the largest are rounding errors.
 _RANK = 1e-12
 
@@ -25,9 +27,11 @@ class Span:
 
     Args:
         basis: float64 of shape (R, D), rows orthonormal.
+        squares: float64 of shape (R,), the squared singular values of the rows.
     """
 
     basis: NDArray[np.float64]
+    squares: NDArray[np.float64]
 
     def coordinates(self, X: NDArray[np.floating[Any]]) -> Floats:
         """Return float32 of shape (B, R) for standardised features, or weights, of shape (B, D)."""
@@ -40,8 +44,14 @@ class Span:
         return result
 
 
-def span_of(X: NDArray[np.float64]) -> Span:
-    """Return the span of standardised features of shape (N, D)."""
+def span_of(task: FitTask) -> Span | None:
+    """Return the span of the standardised training rows; None where they are not few, or not all here in memory."""
+    train = task.train
+    few = len(train) < _SHARE * train.embedding_dim
+    if not few or not isinstance(train, MemoryFeatures) or task.group.size > 1:
+        return None
+    mean, scale = task.moments.standardisation()
+    X = (train.X.astype(np.float64) - mean) / scale
     squares, vectors = np.linalg.eigh(X @ X.T)
     kept = squares > _RANK * max(float(squares[-1]), np.finfo(np.float64).tiny)
-    return Span((vectors[:, kept] / np.sqrt(squares[kept])).T @ X)
+    return Span((vectors[:, kept] / np.sqrt(squares[kept])).T @ X, squares[kept])
