@@ -86,7 +86,8 @@ class _Sweep:
             self._correlation = task.moments.correlation(self._scale)
         else:
             self._correlation = np.diag(self._span.squares / task.moments.num_rows)
-        if len(task.train) * D * len(task.classes) >= _FAST_PAYS:
+        self._small = len(task.train) * D * len(task.classes) < _FAST_PAYS
+        if not self._small:
             self._rows.dtype = fast_dtype(task.device)
         self._fits, self._accuracy = self._reached.fits, self._reached.accuracy
 
@@ -162,7 +163,7 @@ class _Sweep:
     def _fit(self, C: float, exact: bool = False) -> Fit:
         task = self._task
         last = None
-        if exact and self._rows.dtype == torch.float32:
+        if self._small or (exact and self._rows.dtype == torch.float32):
             last = self._rows
         elif exact:
             last = replace(self._prepared(task.train), keep=False)  # a few passes, in which memory counts for more

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-import torch.distributed
 
 from pipeline.heads.rows import Mask
+
+if TYPE_CHECKING:  # who predicts divides rows, too, and need not wait for PyTorch
+    import torch
 
 
 class Group(Protocol):
@@ -42,16 +43,22 @@ class Workers:
     """The workers of torch.distributed's default process group."""
 
     def __init__(self) -> None:
+        import torch.distributed
+
         self.rank = torch.distributed.get_rank()
         self.size = torch.distributed.get_world_size()
 
     def add(self, *tensors: torch.Tensor) -> None:
         """Put the sum over all workers into each tensor, in place."""
+        import torch.distributed
+
         for tensor in tensors:
             torch.distributed.all_reduce(tensor)
 
     def share(self, data: bytes) -> bytes:
         """Return the data that the worker of rank 0 has."""
+        import torch.distributed
+
         length = torch.tensor(len(data))
         torch.distributed.broadcast(length, src=0)
         content = torch.zeros(int(length), dtype=torch.uint8)
@@ -63,6 +70,8 @@ class Workers:
 
 def largest(group: Group, value: int) -> int:
     """Return the largest of the values that the processes have."""
+    import torch
+
     values = torch.zeros(group.size, dtype=torch.int64)
     values[group.rank] = value
     group.add(values)

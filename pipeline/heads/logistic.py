@@ -38,6 +38,9 @@ _GRADIENT_LIMIT = 1e-6
 _FAST_DECREASE, _EXACT_DECREASE = 1e-5, 1e-6
 #: Loss above which a limit relative to 1 is as good as one relative to the loss.
 _NEARLY_RELATIVE = 0.5
+#: Steps of a line search at most. One that finds no way down, since rounding errors are in its way, ends the fit; SciPy
+#: would try 20.
+_LINE_STEPS = 10
 #: Corrections that L-BFGS remembers, SciPy's default; of very many weights, as many as fit into half a GiB, but three.
 _MEMORY, _MEMORY_BYTES, _LEAST_MEMORY = 10, 2**29, 3
 
@@ -113,7 +116,13 @@ def fit(
                 jac=True,
                 method="L-BFGS-B",
                 callback=callback,
-                options={"maxiter": MAX_ITERATIONS, "maxcor": memory, "gtol": _GRADIENT_LIMIT, "ftol": decrease},
+                options={
+                    "maxiter": MAX_ITERATIONS,
+                    "maxcor": memory,
+                    "maxls": _LINE_STEPS,
+                    "gtol": _GRADIENT_LIMIT,
+                    "ftol": decrease,
+                },
             )
         point, loss = result.x, float(result.fun) * problem.unit
         iterations += int(result.nit)

@@ -133,7 +133,7 @@ def test_logistic__starts_from_an_older_head_and_lands_at_the_same_optimum(tmp_p
     uri = table_of(tmp_path / "t", [0, 1, 2, 3], 400)
     cold = train(TrainOptions(table=uri, head=str(tmp_path / "cold"), C=0.1))
     warm = train(TrainOptions(table=uri, head=str(tmp_path / "warm"), C=0.1, from_head=str(tmp_path / "cold")))
-    assert warm["config"]["passes"] < cold["config"]["passes"] / 2
+    assert warm["config"]["iterations"] < cold["config"]["iterations"] / 2
     assert warm["config"]["loss"] == pytest.approx(cold["config"]["loss"], rel=1e-4)
 
 
