@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +31,13 @@ class Head:
     environment: dict[str, str]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody has, each another one: they are taken together."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @contextmanager
@@ -46,7 +49,7 @@ def ray_head(folder: Path, **variables: str) -> Iterator[Head]:
         variables: Of its environment, beside this process's own that don't concern Ray.
     """
     temporary = tempfile.mkdtemp(prefix="r-", dir="/tmp")
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent, client = free_ports(4)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -58,7 +61,7 @@ def ray_head(folder: Path, **variables: str) -> Iterator[Head]:
         *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"),
         *(f"--port={port}", f"--dashboard-port={dashboard}"),
         # Another cluster on this machine has the ports that Ray takes by default.
-        *(f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"),
+        *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
         *("--dashboard-host=127.0.0.1", f"--temp-dir={temporary}", "--disable-usage-stats"),
     ]
     log = folder / "ray.log"
