@@ -78,17 +78,17 @@ class _Sweep:
     def __init__(self, task: FitTask, stage: str, chosen: dict[str, Any] | None = None) -> None:
         self._task, self._stage, self._chosen = task, stage, chosen
         self._reached = Reached.of(task.checkpoint.load(stage))
-        self._mean, self._scale = task.moments.standardisation()
+        self._mean, self._scale = task.spread.mean, task.spread.scale
         D = task.train.embedding_dim
         self._span = span_of(task)
         self._rows = self._prepared(task.train)
-        if self._span is None:
-            self._correlation = task.moments.correlation(self._scale)
-        else:
-            self._correlation = np.diag(self._span.squares / task.moments.num_rows)
         self._small = len(task.train) * D * len(task.classes) < _FAST_PAYS
         if not self._small:
             self._rows.dtype = fast_dtype(task.device)
+        if self._span is None:
+            self._correlation = logistic.correlation(self._rows, task.spread.num_rows, task.group)
+        else:
+            self._correlation = np.diag(self._span.squares / task.spread.num_rows)
         self._fits, self._accuracy = self._reached.fits, self._reached.accuracy
 
     def _standardise(self, X: Values) -> NDArray[np.float64]:
@@ -170,7 +170,7 @@ class _Sweep:
         self._fits[C] = fit = logistic.fit(
             self._rows,
             self._correlation,
-            task.moments.num_rows,
+            task.spread.num_rows,
             len(task.classes),
             C,
             task.group,

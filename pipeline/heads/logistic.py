@@ -34,8 +34,13 @@ MAX_ITERATIONS = 1000
 #: loss where the penalty is weak.
 _GRADIENT_LIMIT = 1e-6
 #: Decrease of the loss in one iteration at which it stops: in the fast arithmetic, relative to the loss where that is
-#: above 1, which is near enough to compare values of C; in the exact one, relative to the loss.
-_FAST_DECREASE, _EXACT_DECREASE = 1e-5, 1e-6
+#: above 1, which is near enough to compare values of C; there, before the exact arithmetic takes over (below it, bf16
+#: finds no way down); in the exact one, relative to the loss.
+_FAST_DECREASE, _NEAR_DECREASE, _EXACT_DECREASE = 1e-5, 3e-6, 1e-6
+#: Iterations in the exact arithmetic after the fast one, at most: the two minima are some 1e-5 of the loss apart.
+_LAST_ITERATIONS = 5
+#: Rows per feature by which the covariance for the coordinates is estimated: more make no difference.
+_ROWS_PER_FEATURE = 8
 #: Loss above which a limit relative to 1 is as good as one relative to the loss.
 _NEARLY_RELATIVE = 0.5
 #: Steps of a line search at most. One that finds no way down, since rounding errors are in its way, ends the fit; SciPy
@@ -101,8 +106,9 @@ def fit(
     memory = max(_LEAST_MEMORY, min(_MEMORY, _MEMORY_BYTES // (2 * point.nbytes)))
     # Where the first rows are exact themselves, there is but one stage, and a second one where its limit, see below,
     # was far from relative.
-    first = _EXACT_DECREASE if exact is rows else _FAST_DECREASE
-    for stage, decrease in ((rows, first), (exact, _EXACT_DECREASE)):
+    first = _FAST_DECREASE if exact is None else _EXACT_DECREASE if exact is rows else _NEAR_DECREASE
+    last = MAX_ITERATIONS if exact is rows else _LAST_ITERATIONS
+    for stage, decrease, most in ((rows, first, MAX_ITERATIONS), (exact, _EXACT_DECREASE, last)):
         if stage is None or (stage is problem.rows and _NEARLY_RELATIVE < loss < np.inf):
             continue
         problem.rows = stage
@@ -117,7 +123,7 @@ def fit(
                 method="L-BFGS-B",
                 callback=callback,
                 options={
-                    "maxiter": MAX_ITERATIONS,
+                    "maxiter": most,
                     "maxcor": memory,
                     "maxls": _LINE_STEPS,
                     "gtol": _GRADIENT_LIMIT,
@@ -129,6 +135,26 @@ def fit(
         converged = result.nit < MAX_ITERATIONS  # otherwise it stopped for rounding errors: no better is to be had
     weight, bias = problem.weights(point)
     return Fit(C, weight, bias, loss, iterations, problem.passes, converged)
+
+
+def correlation(rows: Standardised, num_rows: int, group: Group) -> NDArray[np.float64]:
+    """Return the covariance of standardised features, by some of the rows: float64 of shape (D, D).
+
+    Args:
+        rows: The training rows, or this process's share of them.
+        num_rows: N, of all processes together.
+        group: Who trains.
+    """
+    D = rows.features.embedding_dim
+    step = max(1, num_rows // (_ROWS_PER_FEATURE * D))
+    gram = torch.zeros((D, D), dtype=torch.float64)
+    count = torch.zeros(1, dtype=torch.float64)
+    for X, _ in rows.blocks():
+        some = X[::step]
+        gram += (some.T @ some).to(torch.float64).cpu()
+        count += len(some)
+    group.add(gram, count)
+    return (gram / count).numpy()
 
 
 class _Problem:

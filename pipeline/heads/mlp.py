@@ -16,7 +16,7 @@ from pipeline.heads.checkpoint import State
 from pipeline.heads.compute import Standardised, fast_dtype
 from pipeline.heads.group import Group
 from pipeline.heads.models import Layers
-from pipeline.heads.moments import Spread, spread
+from pipeline.heads.moments import Spread
 from pipeline.heads.network import Loss, Network
 from pipeline.heads.options import HeadOptions
 from pipeline.heads.task import FitTask
@@ -25,12 +25,14 @@ logger = logging.getLogger(__name__)
 
 #: Steps of an epoch that a batch size is chosen for, where none is asked for, and the bounds of that size: small ones
 #: learn more in an epoch of few rows, large ones are computed faster.
-_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 64, 32, 512
+_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 48, 32, 1024
 #: Decay of the optimizers' averages: AdamW's own defaults (Loshchilov and Hutter 2019). PyTorch has one kernel for all
 #: of an AdamW step, also on CPUs, and none for RMSprop (Hinton 2012), which is Adam without the average of gradients
 #: but for the correction of its first steps.
 _BETAS = {"adamw": (0.9, 0.999), "rmsprop": (0.0, 0.99)}
-#: Step sizes where none is asked for; docs/performance.md has what was tried.
+#: Step sizes where none is asked for, of batches of up to so many rows; of larger ones, more by the root. See
+#: docs/performance.md for what was tried.
+_ROWS_OF_A_STEP = 512
 _LEARNING_RATE = {"adamw": 1e-3, "rmsprop": 5e-4}
 #: Name of the training's state in the checkpoint.
 _STAGE = "mlp"
@@ -42,7 +44,7 @@ def fit_mlp(task: FitTask) -> Head:
     Ties are broken by the lower validation loss. Without validation rows all epochs run and the last one is kept.
     """
     options = task.options
-    measured = spread(task.train, len(task.classes), task.group, task.device)
+    measured = task.spread
     older = _older(task)
     if older is not None:  # whose first layer was trained on features with its own standardisation
         measured = replace(measured, mean=older.mean, scale=older.scale)
@@ -117,7 +119,7 @@ class _Training:
         options, device, dtype = task.options, task.device, fast_dtype(task.device)
         self._options, self._group = options, task.group
         self.batch_size = options.batch_size or _batch_size(measured.num_rows)
-        self.learning_rate = options.learning_rate or _LEARNING_RATE[options.optimizer]
+        self.learning_rate = options.learning_rate or _learning_rate(options.optimizer, self.batch_size)
         self.progress = _Progress()
         train, validation = (
             Standardised(features, measured.mean, measured.scale, device, dtype)
@@ -204,6 +206,10 @@ class _Training:
 def _batch_size(num_rows: int) -> int:
     wanted = 2 ** round(np.log2(max(1, num_rows / _STEPS)))
     return int(min(max(wanted, _SMALLEST_BATCH), _LARGEST_BATCH))
+
+
+def _learning_rate(optimizer: str, batch_size: int) -> float:
+    return float(_LEARNING_RATE[optimizer] * np.sqrt(max(1.0, batch_size / _ROWS_OF_A_STEP)))
 
 
 def _class_weights(options: HeadOptions, counts: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor | None:

@@ -38,7 +38,7 @@ class HeadOptions(Options):
     epochs: int = Field(30, ge=1, description="mlp: passes over the training rows, at most.")
     patience: int = Field(10, ge=1, description="mlp: epochs without a better validation accuracy before it stops.")
     batch_size: int | None = Field(
-        None, ge=1, description="mlp: rows in one step; unset: 32 to 512, by the number of training rows."
+        None, ge=1, description="mlp: rows in one step; unset: 32 to 1024, by the number of training rows."
     )
     optimizer: Literal["adamw", "rmsprop"] = Field("adamw", description="mlp: what moves the weights.")
     learning_rate: float | None = Field(
@@ -46,7 +46,7 @@ class HeadOptions(Options):
         gt=0,
         le=1,
         description="mlp: step size at the start, from where it falls to zero in a straight line over all epochs; "
-        "unset: 0.001 for adamw, 0.0005 for rmsprop.",
+        "unset: 0.001 for adamw, 0.0005 for rmsprop, for batches of more than 512 rows more by the root.",
     )
     weight_decay: float = Field(0.01, ge=0, description="mlp: share of a weight that a step of size 1 takes away.")
     dropout: float = Field(

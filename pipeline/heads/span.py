@@ -50,8 +50,7 @@ def span_of(task: FitTask) -> Span | None:
     few = len(train) < _SHARE * train.embedding_dim
     if not few or not isinstance(train, MemoryFeatures) or task.group.size > 1:
         return None
-    mean, scale = task.moments.standardisation()
-    X = (train.X.astype(np.float64) - mean) / scale
+    X = (train.X.astype(np.float64) - task.spread.mean) / task.spread.scale
     squares, vectors = np.linalg.eigh(X @ X.T)
     kept = squares > _RANK * max(float(squares[-1]), np.finfo(np.float64).tiny)
     return Span((vectors[:, kept] / np.sqrt(squares[kept])).T @ X, squares[kept])

@@ -13,7 +13,7 @@ from pipeline.heads.checkpoint import Checkpoint, NoCheckpoint
 from pipeline.heads.compute import pick_device
 from pipeline.heads.features import Features
 from pipeline.heads.group import Alone, Group
-from pipeline.heads.moments import Moments, measure
+from pipeline.heads.moments import Moments, Spread, measure, spread
 from pipeline.heads.options import HeadOptions
 
 
@@ -45,6 +45,11 @@ class FitTask:
     def device(self) -> torch.device:
         """Where it is computed."""
         return pick_device(self.options.device)
+
+    @cached_property
+    def spread(self) -> Spread:
+        """Mean and deviation of the training rows: one pass, when first asked for."""
+        return spread(self.train, len(self.classes), self.group, self.device)
 
     @cached_property
     def moments(self) -> Moments:
