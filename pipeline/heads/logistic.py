@@ -36,9 +36,7 @@ _GRADIENT_LIMIT = 1e-6
 #: Decrease of the loss in one iteration at which it stops: in the fast arithmetic, relative to the loss where that is
 #: above 1, which is near enough to compare values of C; there, before the exact arithmetic takes over (below it, bf16
 #: finds no way down); in the exact one, relative to the loss.
-_FAST_DECREASE, _NEAR_DECREASE, _EXACT_DECREASE = 1e-5, 3e-6, 1e-6
-#: Iterations in the exact arithmetic after the fast one, at most: the two minima are some 1e-5 of the loss apart.
-_LAST_ITERATIONS = 5
+FAST_DECREASE, _NEAR_DECREASE, EXACT_DECREASE = 1e-5, 3e-6, 1e-6
 #: Rows per feature by which the covariance for the coordinates is estimated: more make no difference.
 _ROWS_PER_FEATURE = 8
 #: Loss above which a limit relative to 1 is as good as one relative to the loss.
@@ -84,6 +82,8 @@ def fit(
     group: Group,
     start: tuple[Weights, Weights] | None = None,
     exact: Standardised | None = None,
+    near: float = FAST_DECREASE,
+    last_iterations: int = MAX_ITERATIONS,
     on_iteration: Callable[[Weights, Weights], None] | None = None,
 ) -> Fit:
     """Minimise the objective.
@@ -98,6 +98,8 @@ def fit(
         start: Weight and bias to start from; unset: zeros.
         exact: The same rows in float32, for the last iterations, which may be ``rows``; unset: as near as the fast ones
             come will do.
+        near: Decrease of the loss in an iteration at which it stops where ``exact`` is unset.
+        last_iterations: In the exact arithmetic after the fast one, at most.
         on_iteration: Called with weight and bias after each iteration.
     """
     problem = _Problem(rows, correlation, num_rows, num_classes, C, group)
@@ -106,9 +108,9 @@ def fit(
     memory = max(_LEAST_MEMORY, min(_MEMORY, _MEMORY_BYTES // (2 * point.nbytes)))
     # Where the first rows are exact themselves, there is but one stage, and a second one where its limit, see below,
     # was far from relative.
-    first = _FAST_DECREASE if exact is None else _EXACT_DECREASE if exact is rows else _NEAR_DECREASE
-    last = MAX_ITERATIONS if exact is rows else _LAST_ITERATIONS
-    for stage, decrease, most in ((rows, first, MAX_ITERATIONS), (exact, _EXACT_DECREASE, last)):
+    first = near if exact is None else EXACT_DECREASE if exact is rows else _NEAR_DECREASE
+    last = MAX_ITERATIONS if exact is rows else last_iterations
+    for stage, decrease, most in ((rows, first, MAX_ITERATIONS), (exact, EXACT_DECREASE, last)):
         if stage is None or (stage is problem.rows and _NEARLY_RELATIVE < loss < np.inf):
             continue
         problem.rows = stage
