@@ -13,7 +13,7 @@ from pipeline.heads.models import Floats
 from pipeline.heads.task import FitTask
 
 #: Rows per feature below which it pays: an eigendecomposition of N x N against factors of D x D.
-_SHARE = 0.5
+_SHARE = 1.0
 #: Squared singular values below this share of the largest are rounding errors.
 _RANK = 1e-12
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 
@@ -40,18 +39,28 @@ class FitTask:
     group: Group = field(default_factory=Alone)
     start: Head | None = None
     checkpoint: Checkpoint = field(default_factory=NoCheckpoint)
+    _spread: Spread | None = field(default=None, init=False, repr=False, compare=False)
+    _moments: Moments | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
         """Where it is computed."""
         return pick_device(self.options.device)
 
-    @cached_property
+    @property
     def spread(self) -> Spread:
         """Mean and deviation of the training rows: one pass, when first asked for."""
-        return spread(self.train, len(self.classes), self.group, self.device)
+        if self._spread is None:  # no cached_property: before Python 3.12 its lock is that of all tasks
+            made = spread(self.train, len(self.classes), self.group, self.device)
+            object.__setattr__(self, "_spread", made)
+            return made
+        return self._spread
 
-    @cached_property
+    @property
     def moments(self) -> Moments:
         """Sums over the training rows: one pass, when first asked for."""
-        return measure(self.train, len(self.classes), self.group, self.device)
+        if self._moments is None:
+            made = measure(self.train, len(self.classes), self.group, self.device)
+            object.__setattr__(self, "_moments", made)
+            return made
+        return self._moments

@@ -194,7 +194,7 @@ def test_weight_decay__makes_weights_smaller() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "batch_size"), [(100, 32), (3000, 64), (10_000, 128), (41_322, 512), (10**6, 512)]
+    ("num_rows", "batch_size"), [(100, 32), (3000, 64), (10_000, 256), (41_322, 1024), (10**6, 1024)]
 )
 def test_batch_size__grows_with_the_rows(num_rows: int, batch_size: int) -> None:
     from pipeline.heads.mlp import _batch_size

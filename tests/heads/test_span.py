@@ -45,4 +45,4 @@ def test_fit_head__in_the_span_is_the_same_head(kind: str, options: dict[str, fl
 
 
 def test_span__none_where_rows_are_many() -> None:
-    assert span_of(task(clouds(40, 4, 60, 1), clouds(10, 4, 60, 2), kind="ridge")) is None
+    assert span_of(task(clouds(80, 4, 60, 1), clouds(10, 4, 60, 2), kind="ridge")) is None

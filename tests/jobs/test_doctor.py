@@ -101,7 +101,8 @@ def test_doctor__a_bucket_is_as_it_was(s3_server: S3Server, tmp_path: Path, caps
     assert s3_server.client().list_objects_v2(Bucket="doctor")["Contents"] == before
     assert not store.is_folder(f"{bucket}/table")
     assert record["images"] == {"images": 10**6, "listed": 8, "how": "given"}
-    assert (record["sample"]["images"], record["estimate"]["units"]) == (8, 1954)
+    assert 0 < record["sample"]["images"] <= 8  # as many as the time allowed
+    assert record["estimate"]["units"] == 1954
     assert shlex.quote(options) in record["recommended"]["command"]
 
 
