@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.heads.artefact import Head
 from pipeline.heads.features import Features
+from pipeline.heads.metrics import confused
 from pipeline.heads.rows import Rows
 from pipeline.table import Table
 
@@ -131,9 +132,4 @@ def _interval(change: Places, seed: int) -> list[float] | None:
 
 
 def _pairs(true: Places, predicted: Places, mask: NDArray[np.bool_], names: Sequence[str]) -> dict[str, Any]:
-    pairs, counts = np.unique(np.stack([true[mask], predicted[mask]], axis=1), axis=0, return_counts=True)
-    best = np.argsort(-counts, kind="stable")[:_NUM_PAIRS]
-    return {
-        "count": int(mask.sum()),
-        "pairs": [{"true": names[pairs[i][0]], "predicted": names[pairs[i][1]], "count": int(counts[i])} for i in best],
-    }
+    return {"count": int(mask.sum()), "pairs": confused(true[mask], predicted[mask], names, _NUM_PAIRS)}

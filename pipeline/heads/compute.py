@@ -84,10 +84,6 @@ class Standardised:
             result[start : start + BLOCK_ROWS] = part.sub_(mean).mul_(factor)
         return result
 
-    def drop(self) -> None:
-        """Free what is kept."""
-        self._kept.clear()
-
 
 def from_stored(X: NDArray[np.float16] | NDArray[np.float32]) -> torch.Tensor:
     """Return features as a tensor; of what lies in a file's read-only memory, a copy."""

@@ -14,9 +14,10 @@ from pipeline.heads import logistic
 from pipeline.heads.artefact import Head
 from pipeline.heads.checkpoint import State
 from pipeline.heads.compute import Standardised, fast_dtype
+from pipeline.heads.coordinates import correlation
 from pipeline.heads.features import Features, MemoryFeatures, StreamedFeatures, Values
 from pipeline.heads.logistic import Fit, Weights
-from pipeline.heads.models import Layers
+from pipeline.heads.models import Layers, on_classes
 from pipeline.heads.span import span_of
 from pipeline.heads.sweep_state import Reached, to_state
 from pipeline.heads.task import FitTask
@@ -88,7 +89,7 @@ class _Sweep:
         if not self._small:
             self._rows.dtype = fast_dtype(task.device)
         if self._span is None:
-            self._correlation = logistic.correlation(self._rows, task.spread.num_rows, task.group)
+            self._correlation = correlation(self._rows, task.spread.num_rows, task.group)
         else:
             self._correlation = np.diag(self._span.squares / task.spread.num_rows)
         self._fits, self._accuracy = self._reached.fits, self._reached.accuracy
@@ -201,14 +202,8 @@ class _Sweep:
         old = self._task.start
         if old is None or not isinstance(old.model, Layers) or len(old.model.layers) != 1:
             return None
-        raw, offset = _on_raw_features(old.model)
-        weight = np.zeros((len(self._task.classes), raw.shape[1]), np.float32)
-        bias = np.full(len(self._task.classes), offset.mean(), np.float32)
-        places = {name: place for place, name in enumerate(old.classes)}
-        for row, name in enumerate(self._task.classes):
-            if name in places:
-                weight[row] = raw[places[name]] * self._scale
-                bias[row] = offset[places[name]] + raw[places[name]] @ self._mean
+        raw, offset = on_classes(*_on_raw_features(old.model), old.classes, self._task.classes)
+        weight, bias = raw * self._scale, offset + raw @ self._mean
         return weight if self._span is None else self._span.coordinates(weight), bias
 
 

@@ -24,6 +24,7 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from pipeline.heads.compute import Standardised, padded
+from pipeline.heads.coordinates import cholesky
 from pipeline.heads.group import Group
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,6 @@ _GRADIENT_LIMIT = 1e-6
 #: above 1, which is near enough to compare values of C; there, before the exact arithmetic takes over (below it, bf16
 #: finds no way down); in the exact one, relative to the loss.
 FAST_DECREASE, _NEAR_DECREASE, EXACT_DECREASE = 1e-5, 3e-6, 1e-6
-#: Rows per feature by which the covariance for the coordinates is estimated: more make no difference.
-_ROWS_PER_FEATURE = 8
 #: Loss above which a limit relative to 1 is as good as one relative to the loss.
 _NEARLY_RELATIVE = 0.5
 #: Steps of a line search at most. One that finds no way down, since rounding errors are in its way, ends the fit; SciPy
@@ -139,26 +138,6 @@ def fit(
     return Fit(C, weight, bias, loss, iterations, problem.passes, converged)
 
 
-def correlation(rows: Standardised, num_rows: int, group: Group) -> NDArray[np.float64]:
-    """Return the covariance of standardised features, by some of the rows: float64 of shape (D, D).
-
-    Args:
-        rows: The training rows, or this process's share of them.
-        num_rows: N, of all processes together.
-        group: Who trains.
-    """
-    D = rows.features.embedding_dim
-    step = max(1, num_rows // (_ROWS_PER_FEATURE * D))
-    gram = torch.zeros((D, D), dtype=torch.float64)
-    count = torch.zeros(1, dtype=torch.float64)
-    for X, _ in rows.blocks():
-        some = X[::step]
-        gram += (some.T @ some).to(torch.float64).cpu()
-        count += len(some)
-    group.add(gram, count)
-    return (gram / count).numpy()
-
-
 class _Problem:
     """The objective and its gradient by V and the scaled bias, as one float64 vector of K D + K values."""
 
@@ -177,7 +156,7 @@ class _Problem:
         curvature = (1 - 1 / num_classes) / num_classes
         hessian = torch.from_numpy(curvature * correlation)
         hessian.diagonal().add_(self._penalty)
-        factor = _cholesky(hessian, 1e-7 * curvature)
+        factor = cholesky(hessian, 1e-7 * curvature)
         # Both once for all passes: a product is several times faster than solving a triangular system.
         identity = torch.eye(self._D, dtype=factor.dtype)
         self._factor = factor.to(torch.float32).to(rows.device)
@@ -240,19 +219,3 @@ class _Problem:
             side[:K] = residual
             of_weight += side @ X
         return loss, of_weight[:K], of_bias
-
-
-def _cholesky(matrix: torch.Tensor, little: float) -> torch.Tensor:
-    """Return a factor of a matrix that may be indefinite by rounding errors, with as much on its diagonal as needed.
-
-    Such are correlations of more features than rows, or of features that are sums of others.
-    """
-    factor: torch.Tensor
-    while little < 1:
-        matrix.diagonal().add_(little)
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if not failed:
-            return factor
-        little *= 10
-    factor = torch.linalg.cholesky(matrix)  # says what is wrong with it: values that are not finite
-    return factor

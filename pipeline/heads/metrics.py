@@ -108,13 +108,14 @@ def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
     """
     size = len(outcomes.classes)
     true, predicted = outcomes.true, outcomes.predicted
+    wrong = true != predicted
     support = np.bincount(true, minlength=size)
     precision, recall, f1 = _by_class(
-        support, np.bincount(predicted, minlength=size), np.bincount(true[true == predicted], minlength=size)
+        support, np.bincount(predicted, minlength=size), np.bincount(true[~wrong], minlength=size)
     )
     result: dict[str, Any] = {
         "num_rows": len(outcomes),
-        "num_unknown_class": int((outcomes.true >= outcomes.num_known).sum()),
+        "num_unknown_class": int((true >= outcomes.num_known).sum()),
         **headline(outcomes),
         "intervals": _intervals(outcomes, seed),
         "per_class": {
@@ -126,10 +127,10 @@ def summarise(outcomes: Outcomes, seed: int = 0) -> dict[str, Any]:
             }
             for place, name in enumerate(outcomes.classes)
         },
-        "confusions": _confusions(outcomes),
+        "confusions": confused(true[wrong], predicted[wrong], outcomes.classes, _NUM_CONFUSIONS),
     }
     if size <= _MATRIX_CLASSES:
-        pairs = np.bincount(outcomes.true * size + outcomes.predicted, minlength=size * size)
+        pairs = np.bincount(true * size + predicted, minlength=size * size)
         result["confusion"] = {"classes": list(outcomes.classes), "counts": pairs.reshape(size, size).tolist()}
     return result
 
@@ -228,17 +229,13 @@ def _intervals(outcomes: Outcomes, seed: int) -> dict[str, list[float] | None]:
     return result
 
 
-def _confusions(outcomes: Outcomes) -> list[dict[str, Any]]:
-    """Return the most frequent pairs of a true and another predicted class."""
-    wrong = outcomes.true != outcomes.predicted
-    size = len(outcomes.classes)
-    pairs, counts = np.unique(outcomes.true[wrong] * size + outcomes.predicted[wrong], return_counts=True)
-    best = np.argsort(-counts, kind="stable")[:_NUM_CONFUSIONS]
+def confused(
+    true: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str], most: int
+) -> list[dict[str, Any]]:
+    """Return the most frequent pairs of a true and a predicted class, of rows by their places in ``names``."""
+    pairs, counts = np.unique(true * len(names) + predicted, return_counts=True)
+    best = np.argsort(-counts, kind="stable")[:most]
     return [
-        {
-            "true": outcomes.classes[pairs[i] // size],
-            "predicted": outcomes.classes[pairs[i] % size],
-            "count": int(counts[i]),
-        }
+        {"true": names[pairs[i] // len(names)], "predicted": names[pairs[i] % len(names)], "count": int(counts[i])}
         for i in best
     ]

@@ -15,7 +15,7 @@ from pipeline.heads.batches import Batches
 from pipeline.heads.checkpoint import State
 from pipeline.heads.compute import Standardised, fast_dtype
 from pipeline.heads.group import Group
-from pipeline.heads.models import Layers
+from pipeline.heads.models import Layers, on_classes
 from pipeline.heads.moments import Spread
 from pipeline.heads.network import Loss, Network
 from pipeline.heads.options import HeadOptions
@@ -76,10 +76,7 @@ def fit_mlp(task: FitTask) -> Head:
 
 
 def _older(task: FitTask) -> Layers | None:
-    """Return the layers to start from, on this task's classes: of the head to start from, if it is of this kind.
-
-    A new class begins with no weights and the mean bias, so that it is neither likely nor ruled out.
-    """
+    """Return the layers to start from, on this task's classes: of the head to start from, if it is of this kind."""
     if task.start is None:
         return None
     model, widths = task.start.model, list(task.options.hidden)
@@ -91,14 +88,8 @@ def _older(task: FitTask) -> Layers | None:
             "" if not isinstance(model, Layers) else f" with layers of {[len(bias) for _, bias in model.layers]}",
         )
         return None
-    old_weight, old_bias = model.layers[-1]
-    weight = np.zeros((len(task.classes), old_weight.shape[1]), np.float32)
-    bias = np.full(len(task.classes), old_bias.mean(), np.float32)
-    places = {name: place for place, name in enumerate(task.start.classes)}
-    for row, name in enumerate(task.classes):
-        if name in places:
-            weight[row], bias[row] = old_weight[places[name]], old_bias[places[name]]
-    return Layers(model.mean, model.scale, (*model.layers[:-1], (weight, bias)))
+    last = on_classes(*model.layers[-1], task.start.classes, task.classes)
+    return Layers(model.mean, model.scale, (*model.layers[:-1], last))
 
 
 @dataclass

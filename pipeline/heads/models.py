@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,26 @@ class Model(Protocol):
 
     def tensors(self) -> Tensors:
         """Return what it consists of, by name."""
+
+
+def on_classes(weight: Floats, bias: Floats, old: Sequence[str], new: Sequence[str]) -> tuple[Floats, Floats]:
+    """Return a linear map onto other classes.
+
+    A class that it doesn't have begins with no weights and the mean bias, so that it is neither likely nor ruled out.
+
+    Args:
+        weight: float32 of shape (old K, in).
+        bias: float32 of shape (old K,).
+        old: Its classes.
+        new: Those that are wanted.
+    """
+    places = {name: place for place, name in enumerate(old)}
+    wider = np.zeros((len(new), weight.shape[1]), np.float32)
+    offset = np.full(len(new), bias.mean(), np.float32)
+    for row, name in enumerate(new):
+        if name in places:
+            wider[row], offset[row] = weight[places[name]], bias[places[name]]
+    return wider, offset
 
 
 @dataclass(frozen=True, slots=True)
