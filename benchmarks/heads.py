@@ -56,12 +56,13 @@ def generate(num_rows: int, seed: int = 0) -> MemoryFeatures:
 class Notebook:
     """The training loop of the Fruits-360 notebook, as written: a DataLoader over a TensorDataset, RMSprop, float32."""
 
-    def __init__(self, train: MemoryFeatures, validation: MemoryFeatures) -> None:
+    def __init__(self, train: MemoryFeatures, validation: MemoryFeatures, device: str) -> None:
         torch.manual_seed(0)
+        self.device = device
         self.network = nn.Sequential(
             *(nn.Linear(DIM, 1024), nn.LeakyReLU(), nn.Linear(1024, 512), nn.LeakyReLU()),
             *(nn.Linear(512, 256), nn.LeakyReLU(), nn.Linear(256, NUM_CLASSES)),
-        )
+        ).to(device)
         self.optimizer = torch.optim.RMSprop(self.network.parameters(), lr=LEARNING_RATE)
         self.criterion = nn.CrossEntropyLoss()
         self.train, self.validation = (
@@ -78,6 +79,7 @@ class Notebook:
         for step, (X, y) in enumerate(self.train):
             if step == most:
                 break
+            X, y = X.to(self.device), y.to(self.device)
             self.optimizer.zero_grad()
             output = self.network(X)
             loss = self.criterion(output, y)
@@ -94,6 +96,7 @@ class Notebook:
             for step, (X, y) in enumerate(self.validation):
                 if step == most:
                     break
+                X, y = X.to(self.device), y.to(self.device)
                 output = self.network(X)
                 total += self.criterion(output, y).item()
                 correct += (output.argmax(1) == y).sum().item()
@@ -108,30 +111,30 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def notebook_s(train: MemoryFeatures, validation: MemoryFeatures) -> float:
+def notebook_s(train: MemoryFeatures, validation: MemoryFeatures, device: str) -> float:
     """Return what all epochs of the notebook's loop take, by some of its steps."""
-    loop = Notebook(train, validation)
+    loop = Notebook(train, validation, device)
     loop.learn(20)
     step_s = seconds(lambda: loop.learn(TIMED_STEPS)) / TIMED_STEPS
     validation_step_s = seconds(lambda: loop.validate(TIMED_STEPS)) / TIMED_STEPS
     return EPOCHS * (step_s * len(loop.train) + validation_step_s * len(loop.validation))
 
 
-def notebook_accuracy(train: MemoryFeatures, validation: MemoryFeatures) -> float:
+def notebook_accuracy(train: MemoryFeatures, validation: MemoryFeatures, device: str) -> float:
     """Return the validation accuracy of the notebook's best epoch."""
-    loop, best = Notebook(train, validation), 0.0
+    loop, best = Notebook(train, validation, device), 0.0
     for _ in range(EPOCHS):
         loop.learn()
         best = max(best, loop.validate())
     return best
 
 
-def fit(train: MemoryFeatures, validation: MemoryFeatures, **options: Any) -> tuple[Head, float]:
+def fit(train: MemoryFeatures, validation: MemoryFeatures, device: str, **options: Any) -> tuple[Head, float]:
     """Return our head, and how long it took."""
     contract = FeatureContract("generated", "00", {"name": "none"}, DIM, "none")
     classes = tuple(map(str, range(NUM_CLASSES)))
     started = time.perf_counter()
-    head = fit_head(FitTask(HeadOptions(device="cpu", **options), contract, classes, train, validation))
+    head = fit_head(FitTask(HeadOptions(device=device, **options), contract, classes, train, validation))
     return head, time.perf_counter() - started
 
 
@@ -151,12 +154,12 @@ def objective(X: NDArray[np.float32], y: NDArray[np.int64], weight: NDArray[Any]
     return (total + float(np.square(weight.astype(np.float64)).sum()) / (2 * C)) / len(y)
 
 
-def logistic(train: MemoryFeatures) -> dict[str, Any]:
+def logistic(train: MemoryFeatures, device: str) -> dict[str, Any]:
     """Fit both regressions at one C, and return seconds and objectives."""
     from sklearn.linear_model import LogisticRegression
 
     none = MemoryFeatures(train.X[:0], train.y[:0])
-    head, ours_s = fit(train, none, kind="logistic", C=C)
+    head, ours_s = fit(train, none, device, kind="logistic", C=C)
     assert isinstance(head.model, Layers)
     X = (np.asarray(train.X, np.float32) - head.model.mean) / head.model.scale
     theirs = LogisticRegression(C=C, max_iter=1000)
@@ -176,13 +179,13 @@ def logistic(train: MemoryFeatures) -> dict[str, Any]:
     }
 
 
-def mlp(train: MemoryFeatures, validation: MemoryFeatures, accuracy_rows: int) -> dict[str, Any]:
+def mlp(train: MemoryFeatures, validation: MemoryFeatures, accuracy_rows: int, device: str) -> dict[str, Any]:
     """Train both MLPs, and return seconds and accuracies."""
-    theirs_s = notebook_s(train, validation)
-    head, ours_s = fit(train, validation, kind="mlp", epochs=EPOCHS)
-    plain, plain_s = fit(train, validation, kind="mlp", epochs=EPOCHS, dropout=0.0)
+    theirs_s = notebook_s(train, validation, device)
+    head, ours_s = fit(train, validation, device, kind="mlp", epochs=EPOCHS)
+    plain, plain_s = fit(train, validation, device, kind="mlp", epochs=EPOCHS, dropout=0.0)
     fewer = MemoryFeatures(train.X[:accuracy_rows], train.y[:accuracy_rows])
-    again = fit(fewer, validation, kind="mlp", epochs=EPOCHS)[0] if accuracy_rows < len(train) else head
+    again = fit(fewer, validation, device, kind="mlp", epochs=EPOCHS)[0] if accuracy_rows < len(train) else head
     return {
         "seconds": ours_s,
         "notebook_seconds": theirs_s,
@@ -193,7 +196,7 @@ def mlp(train: MemoryFeatures, validation: MemoryFeatures, accuracy_rows: int) -
         "accuracy": accuracy(head, validation),
         "accuracy_rows": len(fewer),
         "accuracy_of_fewer": accuracy(again, validation),
-        "notebook_accuracy_of_fewer": notebook_accuracy(fewer, validation),
+        "notebook_accuracy_of_fewer": notebook_accuracy(fewer, validation, device),
     }
 
 
@@ -206,9 +209,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accuracy-rows", type=int, default=8192)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of both MLPs and our regression")
     asked = parser.parse_args()
+    if asked.device == "cuda":  # the first call loads libraries and makes a context: not what is compared
+        torch.ones((64, 64), device="cuda") @ torch.ones((64, 64), device="cuda")
     train, validation = generate(NUM_TRAIN, 1), generate(NUM_VALIDATION, 2)
-    network, regression = mlp(train, validation, asked.accuracy_rows), logistic(train)
+    network, regression = mlp(train, validation, asked.accuracy_rows, asked.device), logistic(train, asked.device)
+    print(torch.cuda.get_device_name() if asked.device == "cuda" else f"{torch.get_num_threads()} threads")
     print(f"{NUM_TRAIN} x {DIM} features, {NUM_CLASSES} classes, {NUM_VALIDATION} validation rows\n")
     _row(f"MLP, {EPOCHS} epochs", "seconds", "ratio", f"top-1 of {NUM_TRAIN}", f"of {network['accuracy_rows']}")
     their_accuracy = f"{network['notebook_accuracy_of_fewer']:.4f}"
@@ -225,7 +232,8 @@ def main() -> None:
     _row("jobs.train", f"{regression['seconds']:.1f}", f"{regression['ratio']:.1f}", *ours)
     print(f"relative difference of the objectives: {regression['relative_difference']:+.1e}")
     asked.output.mkdir(parents=True, exist_ok=True)
-    (asked.output / "heads.json").write_text(json.dumps({"mlp": network, "logistic": regression}, indent=1))
+    name = "heads.json" if asked.device == "cpu" else "heads-cuda.json"
+    (asked.output / name).write_text(json.dumps({"mlp": network, "logistic": regression}, indent=1))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from pipeline.heads.compute import Standardised
+from pipeline.heads.compute import Standardised, has_room
 from pipeline.heads.features import MemoryFeatures
 from pipeline.heads.group import Group, largest
 
 #: Room between the seeds of trainings, for the numbers of their epochs.
 _EPOCHS = 2**20
-#: Share of a GPU's free memory that features may take.
-_DEVICE_SHARE = 0.6
 
 
 class Batches:
@@ -62,12 +60,8 @@ class Batches:
 
 def _whole(rows: Standardised) -> tuple[torch.Tensor, torch.Tensor]:
     """Return all rows at once: on the device if they fit there, else in memory."""
-    place = rows.device
-    if place.type == "cuda":
-        needed = len(rows) * rows.features.embedding_dim * rows.dtype.itemsize
-        if needed > _DEVICE_SHARE * torch.cuda.mem_get_info()[0]:
-            place = torch.device("cpu")
-    X = torch.empty((len(rows), rows.features.embedding_dim), dtype=rows.dtype, device=place)
+    place = rows.device if has_room(rows.device, rows.shape, rows.dtype) else torch.device("cpu")
+    X = torch.empty(rows.shape, dtype=rows.dtype, device=place)
     start = 0
     for values, _ in rows.features.blocks():
         X[start : start + len(values)] = rows.standardise(values)

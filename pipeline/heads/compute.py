@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.heads.features import BLOCK_ROWS, Features, MemoryFeatures
 
+#: Share of a GPU's free memory that features may take.
+_DEVICE_SHARE = 0.6
 #: What a matrix product's sides are padded to: oneDNN's and cuBLAS's bf16 kernels are up to three times slower else.
 PAD = 32
 
@@ -34,11 +36,19 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else torch.float32
 
 
+def has_room(device: torch.device, shape: tuple[int, int], dtype: torch.dtype) -> bool:
+    """Tell whether a device has room for so many values; what memory holds was asked before."""
+    if device.type != "cuda":
+        return True
+    return shape[0] * shape[1] * dtype.itemsize <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
 @dataclass
 class Standardised:
     """Features minus their mean, over their scale, as blocks of tensors on a device.
 
-    Features in memory are standardised once and kept; streamed ones each time that they are read.
+    Features in memory are standardised once and kept, if the device has room for them; streamed ones each time that
+    they are read.
 
     Args:
         features: N of them.
@@ -60,12 +70,17 @@ class Standardised:
     def __len__(self) -> int:
         return len(self.features)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and D."""
+        return len(self.features), self.features.embedding_dim
+
     def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield X of shape (B, D) and y of shape (B,), int64."""
         if self._kept:
             yield from self._kept
             return
-        keep = self.keep and isinstance(self.features, MemoryFeatures)
+        keep = self.keep and isinstance(self.features, MemoryFeatures) and has_room(self.device, self.shape, self.dtype)
         made: list[tuple[torch.Tensor, torch.Tensor]] = []
         for X, y in self.features.blocks():
             block = self.standardise(X), torch.from_numpy(y).to(self.device)

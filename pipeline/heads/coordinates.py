@@ -23,12 +23,13 @@ def correlation(rows: Standardised, num_rows: int, group: Group) -> NDArray[np.f
     """
     D = rows.features.embedding_dim
     step = max(1, num_rows // (_ROWS_PER_FEATURE * D))
-    gram = torch.zeros((D, D), dtype=torch.float64)
+    gram = torch.zeros((D, D), dtype=torch.float64, device=rows.device)
     count = torch.zeros(1, dtype=torch.float64)
     for X, _ in rows.blocks():
         some = X[::step]
-        gram += (some.T @ some).to(torch.float64).cpu()
+        gram += some.T @ some
         count += len(some)
+    gram = gram.cpu()
     group.add(gram, count)
     return (gram / count).numpy()
 

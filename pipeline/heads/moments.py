@@ -61,13 +61,14 @@ class Spread:
 def spread(features: Features, num_classes: int, group: Group, device: torch.device) -> Spread:
     """Read all rows once, for their mean and deviation; the arguments are those of `measure`."""
     D = features.embedding_dim
-    sums, squares = torch.zeros((2, D), dtype=torch.float64)
+    sums, squares = torch.zeros((2, D), dtype=torch.float64, device=device)
     counts = torch.from_numpy(np.bincount(features.y, minlength=num_classes))
     shift = _shift(features, group, device)
     for values, _ in features.blocks():
         X = from_stored(values).to(device).to(torch.float32) - shift
-        sums += X.sum(dim=0).cpu()
-        squares += X.square_().sum(dim=0).cpu()
+        sums += X.sum(dim=0)
+        squares += X.square_().sum(dim=0)
+    sums, squares = sums.cpu(), squares.cpu()
     group.add(sums, squares, counts)
     N = int(counts.sum())
     mean = (sums / N).numpy()
@@ -96,17 +97,16 @@ def measure(features: Features, num_classes: int, group: Group, device: torch.de
         device: Where products are computed: float32 within a block, float64 beyond.
     """
     D = features.embedding_dim
-    gram = torch.zeros((D, D), dtype=torch.float64)
-    sums = torch.zeros((num_classes, D), dtype=torch.float64)
-    counts = torch.zeros(num_classes, dtype=torch.float64)
+    gram = torch.zeros((D, D), dtype=torch.float64, device=device)
+    sums = torch.zeros((num_classes, D), dtype=torch.float64, device=device)
+    counts = torch.from_numpy(np.bincount(features.y, minlength=num_classes).astype(np.float64))
     shift = _shift(features, group, device)
     for values, places in features.blocks():
         X = from_stored(values).to(device).to(torch.float32) - shift
         y = torch.from_numpy(places).to(device)
-        gram += (X.T @ X).cpu()
-        part = torch.zeros((num_classes, D), dtype=torch.float32, device=device).index_add_(0, y, X)
-        sums += part.cpu()
-        counts += torch.bincount(y, minlength=num_classes).cpu()
+        gram += X.T @ X
+        sums += torch.zeros((num_classes, D), dtype=torch.float32, device=device).index_add_(0, y, X)
+    gram, sums = gram.cpu(), sums.cpu()
     group.add(gram, sums, counts)
     N = float(counts.sum())
     centre = shift.cpu().double()

@@ -51,10 +51,8 @@ def file_in(folder: Path) -> Path:
 
 
 def fit(place: Any, rows: MemoryFeatures, validation: MemoryFeatures, **options: Any) -> Head:
-    task = FitTask(
-        HeadOptions(device="cpu", **options), contract(DIM), ("0", "1", "2"), rows, validation, checkpoint=place
-    )
-    return fit_head(task)
+    asked = HeadOptions(**{"device": "cpu", **options})
+    return fit_head(FitTask(asked, contract(DIM), ("0", "1", "2"), rows, validation, checkpoint=place))
 
 
 MLP: dict[str, Any] = {"kind": "mlp", "hidden": (16,), "epochs": 6, "patience": 6, "dropout": 0.2}

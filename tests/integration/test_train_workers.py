@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import ConfigError
 from pipeline.heads import TrainOptions, load_head, train
@@ -29,13 +30,14 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def records(table: str, folder: Path, **options: Any) -> list[dict[str, Any]]:
     """Train alone and in two workers."""
+    return [record(table, folder / str(workers), device="cpu", num_workers=workers, **options) for workers in (0, 2)]
+
+
+def record(table: str, head: Path, **options: Any) -> dict[str, Any]:
     from pipeline.train_workers import WorkersFit
 
-    found = []
-    for workers in (0, 2):
-        asked = TrainOptions(table=table, head=str(folder / str(workers)), device="cpu", num_workers=workers, **options)
-        found.append(train(asked, WorkersFit(asked)) if workers else train(asked))
-    return found
+    asked = TrainOptions(table=table, head=str(head), **options)
+    return train(asked, WorkersFit(asked)) if asked.num_workers else train(asked)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "ridge", "mlp"])
@@ -63,3 +65,16 @@ def test_two_workers__train_what_one_process_trains(ray_cluster: None, table: st
 def test_knn__needs_no_workers(table: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--num-workers 0 for --kind knn"):
         records(table, tmp_path, kind="knn")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "mlp"])
+def test_a_worker_with_a_gpu__trains_what_this_process_trains(
+    ray_cluster: None, table: str, tmp_path: Path, kind: str
+) -> None:
+    small: dict[str, Any] = {"hidden": (64, 32), "epochs": 15, "learning_rate": 0.01, "dropout": 0.0}
+    options = small if kind == "mlp" else {}
+    here = record(table, tmp_path / "here", kind=kind, device="cuda", **options)
+    there = record(table, tmp_path / "there", kind=kind, num_workers=1, use_gpu=True, **options)
+    assert there["metrics"]["test"]["top1"] == pytest.approx(here["metrics"]["test"]["top1"], abs=0.01)
