@@ -59,7 +59,8 @@ def _train(options: TrainOptions) -> dict[str, Any]:
         return train(options)
     from pipeline.train_workers import WorkersFit  # imports Ray
 
-    return train(options, WorkersFit(options))
+    with WorkersFit(options) as fit:
+        return train(options, fit)
 
 
 def main(argv: list[str] | None = None) -> int:

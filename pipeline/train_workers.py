@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -19,6 +20,7 @@ from pipeline import cluster, storage
 from pipeline.cluster import Connection, Resources
 from pipeline.errors import ConfigError, PipelineError, TransientError
 from pipeline.heads import Head, TrainOptions, fit_head
+from pipeline.heads.checkpoint import NoCheckpoint
 from pipeline.heads.group import Workers
 from pipeline.heads.parts import free_memory_bytes
 from pipeline.heads.shares import share_task
@@ -31,15 +33,24 @@ logger = logging.getLogger(__name__)
 _RESTARTS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class WorkersFit:
-    """Fits a head in workers, for `pipeline.heads.train`.
+    """Fits heads in workers, for `pipeline.heads.train`: a context, whose cluster is there from the first fit on.
 
     Args:
         options: How; ``num_workers`` of them, each with a GPU where ``use_gpu``.
     """
 
     options: TrainOptions
+    _connection: Connection | None = field(default=None, init=False)
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
+
+    def __enter__(self) -> WorkersFit:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+        self._connection = None
 
     def __call__(self, task: FitTask) -> Head:
         """Fit the same head as `fit_head` would here, but for rounding and the order of rows.
@@ -50,23 +61,32 @@ class WorkersFit:
         """
         if task.options.kind == "knn":
             raise ConfigError("Expected --num-workers 0 for --kind knn, which keeps the rows and trains nothing.")
-        with cluster.connect(self.options.verbose) as connection, tempfile.TemporaryDirectory() as folder:
-            cpus = _cpus_each(self.options, cluster.resources(), connection)
+        if self._connection is None:
+            self._connection = self._stack.enter_context(cluster.connect(self.options.verbose))
+        with tempfile.TemporaryDirectory() as folder:
+            cpus = _cpus_each(self.options, cluster.resources(), self._connection)
             logger.info("Training in %d workers of %d CPUs each.", self.options.num_workers, cpus)
-            return self._fit(task.start, cpus, folder)
+            return self._fit(task, cpus, folder)
 
-    def _fit(self, start: Head | None, cpus: int, folder: str) -> Head:
+    def _fit(self, task: FitTask, cpus: int, folder: str) -> Head:
         options = self.options.model_copy(
             update={
                 "table": storage.absolute(self.options.table),  # workers have working directories of their own
                 "head": storage.absolute(self.options.head),
                 "device": "cuda" if self.options.use_gpu else "cpu",
+                "seed": task.options.seed,
             }
         )
         each = {"CPU": float(cpus)} | ({"GPU": 1.0} if options.use_gpu else {})
         trainer = TorchTrainer(
             _work,  # type: ignore[arg-type]  # which forgets that a value may be returned
-            train_loop_config={"options": options.model_dump(), "start": start, "threads": cpus},
+            train_loop_config={
+                "options": options.model_dump(),
+                "start": task.start,
+                "subset": task.subset,
+                "keep": not isinstance(task.checkpoint, NoCheckpoint),
+                "threads": cpus,
+            },
             # Sums over rows that are on no GPU, and bytes, go by gloo in either case.
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if options.use_gpu else "gloo"),
             scaling_config=ScalingConfig(
@@ -130,5 +150,6 @@ def _work(config: dict[str, Any]) -> Head | None:
     on_this_node = ray.train.get_context().get_local_world_size()
     asked = options.memory_gb
     memory_bytes = int(asked * 2**30) if asked else free_memory_bytes() // on_this_node
-    head = fit_head(share_task(options, group, memory_bytes, config["start"]))
+    task = share_task(options, group, memory_bytes, config["start"], config["subset"], config["keep"])
+    head = fit_head(task)
     return head if group.rank == 0 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from pipeline.heads.artefact import Head
 from pipeline.heads.features import Features
 from pipeline.heads.metrics import confused
 from pipeline.heads.rows import Rows
-from pipeline.table import Table
+from pipeline.table import Table, read_manifests
 
 _RESAMPLES = 1000
 _NUM_PAIRS = 10
@@ -99,10 +98,7 @@ def saved(before: Head, rows: Rows) -> dict[str, Any]:
 def _images_per_s(table: Table) -> float | None:
     """Return the mean rate of the runs that filled a table, by its manifests, weighted by their images."""
     images, seconds = 0, 0.0
-    for name in table.store.list_names(f"{table.uri}/manifests"):
-        if not name.endswith(".json"):
-            continue
-        manifest = json.loads(table.store.read_bytes(f"{table.uri}/manifests/{name}"))
+    for manifest in read_manifests(table):
         rate = manifest.get("completed_by", {}).get("images_per_s")
         count = manifest.get("ledger", {}).get("embedded", 0) - manifest.get("ledger", {}).get("reused", 0)
         if rate and count > 0:

@@ -6,31 +6,28 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.errors import ConfigError
+from pipeline.heads.artefact import Head
 from pipeline.heads.features import Features
-from pipeline.heads.fit import fit_head
 from pipeline.heads.metrics import observe, summarise
 from pipeline.heads.options import TrainOptions
 from pipeline.heads.parts import TEST, VALIDATION, Parts
-from pipeline.heads.rows import TRAIN, Mask
-from pipeline.heads.splits import in_random_order
+from pipeline.heads.rows import TRAIN
+from pipeline.heads.subset import Subset
 from pipeline.heads.task import FitTask
 
 logger = logging.getLogger(__name__)
 
 #: Shares of the training rows that a learning curve is made of.
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-#: Salt of the order in which rows are taken.
-_SALT = 3
-
-Counts = NDArray[np.int64]
 
 
 def learning_curve(
-    parts: Parts, features: Mapping[str, Features], options: TrainOptions, metrics: Mapping[str, Any]
+    parts: Parts,
+    features: Mapping[str, Features],
+    options: TrainOptions,
+    metrics: Mapping[str, Any],
+    fit: Callable[[FitTask], Head],
 ) -> dict[str, Any]:
     """Fit a head to each share of the training rows, or to some rows of each class.
 
@@ -41,6 +38,7 @@ def learning_curve(
         features: Of each part.
         options: How heads are fitted, and to how many rows of each class (``shots``); unset: to `SHARES` of the rows.
         metrics: Of the head that was fitted to all training rows, by part.
+        fit: Fits a head.
 
     Returns:
         As plain JSON values: ``on``, the part that it is measured on: test, or validation where there is none; and
@@ -53,12 +51,14 @@ def learning_curve(
     name = "shots" if options.shots else "share"
     points = []
     for value in options.shots or SHARES:
-        keep = first_of_each_class(parts, options.seed, _shots(value) if options.shots else _share(value))
+        subset = Subset(options.seed, **{name: value})
+        keep = subset.of(parts)
         if keep.all():
             measured = metrics[on]
         else:
             train = features[TRAIN].only(keep)
-            head = fit_head(FitTask(options, parts.rows.contract, parts.classes, train, features[VALIDATION]))
+            task = FitTask(options, parts.rows.contract, parts.classes, train, features[VALIDATION], subset=subset)
+            head = fit(task)
             measured = summarise(observe(head, features[on], parts.names), options.seed)
         points.append(
             {
@@ -85,33 +85,3 @@ def require_measured(features: Mapping[str, Features]) -> str:
         "Expected rows of test or validation to measure a learning curve on, got train alone, whose classes are too "
         "small to hold any out. Embed a test folder, too, or train without --learning-curve and --shots."
     )
-
-
-def first_of_each_class(parts: Parts, seed: int, wanted: Callable[[Counts], Counts]) -> Mask:
-    """Return some training rows of each class, in the order of a hash of their content and the seed.
-
-    Args:
-        parts: Which rows are for what.
-        seed: Another seed takes others.
-        wanted: Gives the number of rows to take from classes of so many rows.
-
-    Returns:
-        bool of shape (training rows,).
-    """
-    rows = np.flatnonzero(parts.masks[TRAIN])
-    label = parts.rows.label[rows]
-    order = np.lexsort((in_random_order(parts.rows.content[rows], seed, _SALT), label))
-    size = np.bincount(label)
-    rank = np.empty(len(rows), np.int64)
-    rank[order] = np.arange(len(rows)) - (np.cumsum(size) - size)[label[order]]
-    result: Mask = rank < wanted(size)[label]
-    return result
-
-
-def _share(share: float) -> Callable[[Counts], Counts]:
-    # Less a little, since 0.07 * 100 is above 7.
-    return lambda sizes: np.maximum(1, np.ceil(share * sizes - 1e-9)).astype(np.int64)
-
-
-def _shots(count: float) -> Callable[[Counts], Counts]:
-    return lambda sizes: np.minimum(int(count), sizes)

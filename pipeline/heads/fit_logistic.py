@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from pipeline.heads import logistic
 from pipeline.heads.artefact import Head
+from pipeline.heads.by_sample import fit_by_sample
 from pipeline.heads.checkpoint import State
 from pipeline.heads.compute import Standardised, fast_dtype
 from pipeline.heads.coordinates import correlation
 from pipeline.heads.features import Features, MemoryFeatures, StreamedFeatures, Values
-from pipeline.heads.logistic import Fit, Weights
+from pipeline.heads.logistic import Fit
 from pipeline.heads.models import Layers, on_classes
+from pipeline.heads.objective import Weights
 from pipeline.heads.span import span_of
 from pipeline.heads.sweep_state import Reached, to_state
 from pipeline.heads.task import FitTask
@@ -34,31 +36,56 @@ _LAST_STEP = 1 / 8
 _PAST_THE_PEAK = 2
 #: Multiply-adds of one product with all rows from which the faster arithmetic pays: some milliseconds.
 _FAST_PAYS = 2**28
-#: Iterations in float32 after those in bf16, at most: the minima of the two are some 4e-5 of the loss apart.
-_LAST_ITERATIONS = 5
+#: Rows of a sample per feature from which its covariance is good enough for coordinates.
+_ROWS_PER_FEATURE = 4
 #: Names of the training's state in the checkpoint: while C is chosen, and once it is, on all of the streamed rows.
 _SWEEP, _ALL_ROWS = "logistic sweep", "logistic on all rows"
 
 
 def fit_logistic(task: FitTask) -> Head:
-    """Fit at one C, or at each C of the sweep, and keep the best.
-
-    Where the rows are streamed, C is chosen on as many of them as the memory holds, and the fit on all rows starts from
-    the one there. C is the variance of the weights that is expected beforehand, so it doesn't depend on the number of
-    rows.
-    """
-    if isinstance(task.train, StreamedFeatures) and task.options.C is None and len(task.validation):
-        chosen: dict[str, Any]
-        if state := task.checkpoint.load(_ALL_ROWS):
-            chosen, start = state.notes["chosen"], None
-        else:
-            sample = _sampled(task)
-            start = _Sweep(sample, _SWEEP).head(exact=False)
-            chosen = {"C": start.config["C"], "sweep": start.config["sweep"], "sweep_rows": len(sample.train)}
-        task = replace(task, options=task.options.model_copy(update={"C": chosen["C"]}), start=start)
-        head = _Sweep(task, _ALL_ROWS, chosen).head()
-        return replace(head, config=head.config | chosen)
+    """Fit at one C, or at each C of the sweep, and keep the best."""
+    if isinstance(task.train, StreamedFeatures):
+        return _fit_streamed(task)
     return _Sweep(task, _SWEEP).head()
+
+
+def _fit_streamed(task: FitTask) -> Head:
+    """Choose C on as many rows as the memory holds, and fit all rows from the weights there.
+
+    C is the variance of the weights that is expected beforehand, so it doesn't depend on the number of rows.
+    """
+    sample = _sampled(task)
+    chosen: dict[str, Any]
+    if state := task.checkpoint.load(_ALL_ROWS):
+        chosen, start = state.notes["chosen"], Reached.of(state).point
+    else:
+        head = _Sweep(sample, _SWEEP).head(exact=False)
+        chosen = {"C": head.config["C"], "sweep": head.config["sweep"], "sample_rows": sample.spread.num_rows}
+        start = _weights_of(head, task)
+    mean, scale, device = task.spread.mean, task.spread.scale, task.device
+    num_rows, D, K = task.spread.num_rows, task.train.embedding_dim, len(task.classes)
+    rows = Standardised(task.train, mean, scale, device, torch.float32)
+    dtype = fast_dtype(device) if sample.spread.num_rows * D * K >= _FAST_PAYS else torch.float32
+    part = Standardised(sample.train, mean, scale, device, dtype)
+    enough = sample.spread.num_rows >= _ROWS_PER_FEATURE * D
+    fit = fit_by_sample(
+        rows,
+        num_rows,
+        part,
+        sample.spread.num_rows,
+        correlation(part, sample.spread.num_rows, task.group) if enough else correlation(rows, num_rows, task.group),
+        K,
+        chosen["C"],
+        task.group,
+        start or (np.zeros((K, D), np.float32), np.zeros(K, np.float32)),
+        lambda *point: task.checkpoint.save(
+            _ALL_ROWS, lambda: to_state(Reached(C=chosen["C"], point=point), {"chosen": chosen})
+        ),
+    )
+    _warn(fit)
+    config = {**chosen, "loss": fit.loss, "iterations": fit.iterations, "passes": fit.passes}
+    layers = Layers(mean, scale, ((fit.weight, fit.bias),))
+    return Head("logistic", task.classes, task.contract, layers, config=config)
 
 
 def _sampled(task: FitTask) -> FitTask:
@@ -69,17 +96,21 @@ def _sampled(task: FitTask) -> FitTask:
     return replace(task, train=train, validation=validation)
 
 
+def _warn(fit: Fit) -> None:
+    if not fit.converged:
+        logger.warning("The regression at C = %g stopped at %d iterations.", fit.C, fit.iterations)
+
+
 class _Sweep:
     """The fits so far, each started from the one with the nearest C.
 
     Args:
-        task: What is fitted.
+        task: What is fitted, in memory.
         stage: Name of its state in the checkpoint, which it goes on from.
-        chosen: What was chosen before, for that state.
     """
 
-    def __init__(self, task: FitTask, stage: str, chosen: dict[str, Any] | None = None) -> None:
-        self._task, self._stage, self._chosen = task, stage, chosen
+    def __init__(self, task: FitTask, stage: str) -> None:
+        self._task, self._stage = task, stage
         self._reached = Reached.of(task.checkpoint.load(stage))
         self._mean, self._scale = task.spread.mean, task.spread.scale
         D = task.train.embedding_dim
@@ -115,8 +146,7 @@ class _Sweep:
         else:
             best = self._search(validation)
         fit = self._fit(best, exact)
-        if not fit.converged:
-            logger.warning("The regression at C = %g stopped at %d iterations.", fit.C, fit.iterations)
+        _warn(fit)
         sweep: list[dict[str, Any]] = [
             {
                 "C": C,
@@ -180,13 +210,13 @@ class _Sweep:
             self._start(C),
             last,
             logistic.EXACT_DECREASE if self._small else logistic.FAST_DECREASE,
-            _LAST_ITERATIONS,
+            logistic.LAST_ITERATIONS,
             lambda *point: task.checkpoint.save(self._stage, lambda: self._state(C, point)),
         )
         return fit
 
     def _state(self, C: float, point: tuple[Weights, Weights]) -> State:
-        return to_state(Reached(self._fits, self._accuracy, C, point), {"chosen": self._chosen})
+        return to_state(Reached(self._fits, self._accuracy, C, point), {})
 
     def _start(self, C: float) -> tuple[Weights, Weights] | None:
         if self._reached.C == C:
@@ -195,16 +225,18 @@ class _Sweep:
         if self._fits:
             nearest = self._fits[min(self._fits, key=lambda other: abs(np.log(other / C)))]
             return nearest.weight, nearest.bias
-        return self._from_head()
+        start = None if self._task.start is None else _weights_of(self._task.start, self._task)
+        if start is None or self._span is None:
+            return start
+        return self._span.coordinates(start[0]), start[1]
 
-    def _from_head(self) -> tuple[Weights, Weights] | None:
-        """Return the weights of the head to start from, on this task's features and classes; new classes get zeros."""
-        old = self._task.start
-        if old is None or not isinstance(old.model, Layers) or len(old.model.layers) != 1:
-            return None
-        raw, offset = on_classes(*_on_raw_features(old.model), old.classes, self._task.classes)
-        weight, bias = raw * self._scale, offset + raw @ self._mean
-        return weight if self._span is None else self._span.coordinates(weight), bias
+
+def _weights_of(head: Head, task: FitTask) -> tuple[Weights, Weights] | None:
+    """Return a linear head's weights on a task's standardised features and classes; new classes get zeros."""
+    if not isinstance(head.model, Layers) or len(head.model.layers) != 1:
+        return None
+    raw, offset = on_classes(*_on_raw_features(head.model), head.classes, task.classes)
+    return raw * task.spread.scale, offset + raw @ task.spread.mean
 
 
 def _on_raw_features(model: Layers) -> tuple[Weights, Weights]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from pipeline.heads.artefact import Head
 from pipeline.heads.features import Features
-from pipeline.heads.fit import fit_head
 from pipeline.heads.metrics import headline, observe
 from pipeline.heads.options import TrainOptions
 from pipeline.heads.parts import VALIDATION, Parts, divide
@@ -38,6 +37,7 @@ def repeat(
     options: TrainOptions,
     metrics: Mapping[str, Any],
     memory_bytes: int,
+    fit: Callable[[FitTask], Head],
 ) -> dict[str, Any]:
     """Train with each further seed, and tell how far the metrics lie apart.
 
@@ -49,6 +49,7 @@ def repeat(
         options: Of the first seed.
         metrics: Of the first seed's head, by part.
         memory_bytes: For features.
+        fit: Fits a head.
 
     Returns:
         As plain JSON values: ``seeds``, and ``metrics``: by part, for each headline metric its ``mean``, ``std`` (of a
@@ -63,7 +64,7 @@ def repeat(
             parts = divide(parts.rows, again)
             features.update(parts.all_features(memory_bytes))
         task = FitTask(again, parts.rows.contract, parts.classes, features[TRAIN], features[VALIDATION])
-        found.append(_measured(fit_head(task), features, parts))
+        found.append(_measured(fit(task), features, parts))
         logger.info(
             "Seed %d: %s.", seed, ", ".join(f"{part} top-1 {values['top1']:.4f}" for part, values in found[-1].items())
         )

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads.checkpoint import State
-from pipeline.heads.logistic import Fit, Weights
+from pipeline.heads.logistic import Fit
 from pipeline.heads.models import Tensors
+from pipeline.heads.objective import Weights
 
 _NUMBERS = ("C", "loss", "iterations", "passes", "converged")
 

@@ -14,6 +14,7 @@ from pipeline.heads.features import Features
 from pipeline.heads.group import Alone, Group
 from pipeline.heads.moments import Moments, Spread, measure, spread
 from pipeline.heads.options import HeadOptions
+from pipeline.heads.subset import Subset
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class FitTask:
         group: Who trains.
         start: A head to start from; unset: from nothing.
         checkpoint: Where it leaves what it has reached.
+        subset: Which of the table's training rows ``train`` has, for workers that read theirs themselves; unset: all.
     """
 
     options: HeadOptions
@@ -39,6 +41,7 @@ class FitTask:
     group: Group = field(default_factory=Alone)
     start: Head | None = None
     checkpoint: Checkpoint = field(default_factory=NoCheckpoint)
+    subset: Subset | None = None
     _spread: Spread | None = field(default=None, init=False, repr=False, compare=False)
     _moments: Moments | None = field(default=None, init=False, repr=False, compare=False)
 

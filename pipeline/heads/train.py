@@ -81,12 +81,13 @@ def train(options: TrainOptions, fit: Callable[[FitTask], Head] | None = None) -
         start=before,
         checkpoint=checkpoint,
     )
-    head = (fit or fit_head)(task)
+    fit = fit or fit_head
+    head = fit(task)
     outcomes = {name: observe(head, part, parts.names) for name, part in features.items() if len(part)}
     metrics = {name: summarise(outcome, options.seed) for name, outcome in outcomes.items()}
     without_leaked = leaks.without_leaked(outcomes, options.seed)
     compared = None if before is None else _before_after(before, head, features, parts, options.seed)
-    more = _more(parts, features, options, metrics, memory_bytes)
+    more = _more(parts, features, options, metrics, memory_bytes, fit)
     config = {
         **head.config,
         "seed": options.seed,
@@ -141,7 +142,12 @@ def _before_after(before: Head, head: Head, features: dict[str, Features], parts
 
 
 def _more(
-    parts: Parts, features: dict[str, Features], options: TrainOptions, metrics: dict[str, Any], memory_bytes: int
+    parts: Parts,
+    features: dict[str, Features],
+    options: TrainOptions,
+    metrics: dict[str, Any],
+    memory_bytes: int,
+    fit: Callable[[FitTask], Head],
 ) -> dict[str, Any]:
     """Return what was asked for of ``learning_curve`` and ``seeds``; the features may be gone afterwards."""
     from pipeline.heads.curve import learning_curve
@@ -149,9 +155,9 @@ def _more(
 
     more: dict[str, Any] = {}
     if options.learning_curve or options.shots:
-        more["learning_curve"] = learning_curve(parts, features, options, metrics)
+        more["learning_curve"] = learning_curve(parts, features, options, metrics, fit)
     if options.seeds > 1:
-        more["seeds"] = repeat(parts, features, options, metrics, memory_bytes)
+        more["seeds"] = repeat(parts, features, options, metrics, memory_bytes, fit)
     return more
 
 

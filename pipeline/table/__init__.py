@@ -15,6 +15,7 @@ from pipeline.table.manifest import (
     is_complete,
     make_ledger,
     pending_units,
+    read_manifests,
     write_manifest,
 )
 from pipeline.table.plan import Plan, Unit, committed_names, list_plans, plan_batches, ref_columns, unit_refs
@@ -70,6 +71,7 @@ __all__ = [
     "probe",
     "read_file",
     "read_info",
+    "read_manifests",
     "read_rows",
     "ref_columns",
     "replan",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -231,6 +231,15 @@ def forget_files(table: Table, names: Iterable[str]) -> None:
                 break
         else:
             raise TransientError(f"{table.manifest_uri(plan)} is replaced by other runs. Run again once they are done.")
+
+
+def read_manifests(table: Table) -> Iterator[dict[str, Any]]:
+    """Yield the manifests of all plans that have one, in the order of the plans' names."""
+    for name in sorted(table.store.list_names(f"{table.uri}/manifests")):
+        if name.endswith(".json"):
+            manifest, _ = _read_manifest(table, name.removesuffix(".json"))
+            if manifest is not None:
+                yield manifest
 
 
 def _read_manifest(table: Table, plan: str) -> tuple[dict[str, Any] | None, str | None]:

@@ -9,9 +9,10 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.heads import EvaluateOptions, TrainOptions, evaluate, load_head, train
-from pipeline.heads.curve import SHARES, first_of_each_class
+from pipeline.heads.curve import SHARES
 from pipeline.heads.parts import Parts, divide
 from pipeline.heads.rows import TRAIN, read_rows_of
+from pipeline.heads.subset import Subset
 from pipeline.table import open_table
 from tests.heads.clouds import clouds
 from tests.heads.tables import write_arrays
@@ -35,11 +36,11 @@ def parts(table: str) -> Parts:
 
 
 def chosen(parts: Parts, seed: int, share: float) -> set[int]:
-    mask = first_of_each_class(parts, seed, lambda sizes: np.ceil(share * sizes).astype(np.int64))
+    mask = Subset(seed, share).of(parts)
     return set(np.flatnonzero(parts.masks[TRAIN])[mask].tolist())
 
 
-def test_first_of_each_class__takes_as_many_as_asked_for_and_nested(parts: Parts) -> None:
+def test_subset__takes_as_many_as_asked_for_and_nested(parts: Parts) -> None:
     sizes = np.bincount(parts.rows.label[parts.masks[TRAIN]])
     assert sizes.tolist() == [64, 32, 2]
     before: set[int] = set()
@@ -52,7 +53,7 @@ def test_first_of_each_class__takes_as_many_as_asked_for_and_nested(parts: Parts
     assert chosen(parts, 0, 0.1) != chosen(parts, 1, 0.1)
 
 
-def test_first_of_each_class__goes_by_content_and_not_by_place(tmp_path: Path) -> None:
+def test_subset__goes_by_content_and_not_by_place(tmp_path: Path) -> None:
     def contents_of(order: list[int]) -> set[str]:
         contents = [f"image {i}" for i in order]
         labels = ["ab"[i % 2] for i in order]
@@ -84,7 +85,7 @@ def test_train__a_point_is_what_a_table_of_those_rows_gives(table: str, parts: P
     """Also that C is chosen anew: in that table it is chosen, too."""
     options = TrainOptions(table=table, head=str(tmp_path / "head"), shots=(8,))
     point = train(options)["learning_curve"]["points"][0]
-    mask = first_of_each_class(parts, 0, lambda sizes: np.minimum(8, sizes))
+    mask = Subset(0, shots=8).of(parts)
     keep = np.zeros(len(parts.rows), bool)
     keep[np.flatnonzero(parts.masks[TRAIN])[mask]] = True
     assert (point["shots"], point["num_rows"], keep.sum()) == (8, 18, 18)

@@ -194,8 +194,8 @@ def test_train__streamed_is_as_good_as_in_memory(scattered: str, tmp_path: Path,
 def test_train__streamed_logistic_chooses_C_on_a_sample(scattered: str, tmp_path: Path) -> None:
     whole = train(options(scattered, tmp_path / "a", memory_gb=1))
     parts = train(options(scattered, tmp_path / "b", memory_gb=2e-4))
-    assert "sweep_rows" not in whole["config"]
-    assert 100 < parts["config"]["sweep_rows"] < 2400
+    assert "sample_rows" not in whole["config"]
+    assert 100 < parts["config"]["sample_rows"] < 2400
     best = max(entry["validation_top1"] for entry in parts["config"]["sweep"])
     ties = [entry["C"] for entry in parts["config"]["sweep"] if entry["validation_top1"] == best]
     assert parts["config"]["C"] == min(ties)

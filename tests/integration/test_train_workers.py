@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from safetensors import safe_open
 
 from pipeline.errors import ConfigError
 from pipeline.heads import TrainOptions, load_head, train
@@ -37,7 +42,10 @@ def record(table: str, head: Path, **options: Any) -> dict[str, Any]:
     from pipeline.train_workers import WorkersFit
 
     asked = TrainOptions(table=table, head=str(head), **options)
-    return train(asked, WorkersFit(asked)) if asked.num_workers else train(asked)
+    if not asked.num_workers:
+        return train(asked)
+    with WorkersFit(asked) as fit:
+        return train(asked, fit)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "ridge", "mlp"])
@@ -60,6 +68,59 @@ def test_two_workers__train_what_one_process_trains(ray_cluster: None, table: st
     assert two["metrics"]["train"]["num_rows"] == 1501
     assert signal.getsignal(signal.SIGINT) is before  # Ray's own is not left behind
     assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["head.json", "head.safetensors"]
+
+
+def test_two_workers__train_the_heads_of_a_learning_curve_and_of_other_seeds(
+    ray_cluster: None, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere_else(*_: object) -> None:
+        raise AssertionError("fitted in this process")
+
+    options: dict[str, Any] = {"kind": "ridge", "alpha": 1.0, "shots": (5, 20), "seeds": 2, "validation_fraction": 0.5}
+    one = record(table, tmp_path / "one", device="cpu", **options)
+    monkeypatch.setattr("pipeline.heads.fit.fit_head", nowhere_else)
+    monkeypatch.setattr("pipeline.heads.fit_head", nowhere_else)
+    two = record(table, tmp_path / "two", device="cpu", num_workers=2, **options)
+    for expected, point in zip(one["learning_curve"]["points"], two["learning_curve"]["points"], strict=True):
+        assert point["num_rows"] == expected["num_rows"]
+        assert point["top1"] == pytest.approx(expected["top1"], abs=2 / 600)
+    for part, metrics in one["seeds"]["metrics"].items():
+        assert two["seeds"]["metrics"][part]["top1"]["mean"] == pytest.approx(metrics["top1"]["mean"], abs=5e-3)
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["head.json", "head.safetensors"]
+
+
+def workers() -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if any("RayTrainWorker" in part for part in process.cmdline())
+    ]
+
+
+def test_a_worker_that_is_killed__the_training_goes_on_from_its_last_epoch(
+    ray_cluster: None, table: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"hidden": (64, 32), "epochs": 80, "patience": 80, "batch_size": 32}
+    head = tmp_path / "head"
+    killed: list[dict[str, Any]] = []
+
+    def kill_one() -> None:
+        while not (head / "checkpoint.safetensors").exists():
+            time.sleep(0.05)
+        with safe_open(head / "checkpoint.safetensors", "np") as file:
+            killed.append(json.loads(file.metadata()["notes"]))
+        workers()[0].kill()
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
+    found = record(table, head, kind="mlp", device="cpu", num_workers=2, **options)
+    thread.join(1)
+    (reached,) = killed
+    assert 0 < reached["epoch"] < 80
+    assert [one["epoch"] for one in found["config"]["history"]] == list(range(1, 81))
+    # What it had learnt is in the history, epoch by epoch, and was not learnt again.
+    assert found["config"]["history"][: reached["epoch"]] == reached["history"]
+    assert found["metrics"]["test"]["top1"] > 0.85
 
 
 def test_knn__needs_no_workers(table: str, tmp_path: Path) -> None:
