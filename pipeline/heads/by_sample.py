@@ -6,14 +6,18 @@ objective, tilted by a linear term so that at the present point its gradient is 
 minimum is the next point (DANE: Shamir, Srebro and Zhang 2014, "Communication-efficient distributed optimization using
 an approximate Newton-type method"; here with one sample instead of one for each machine). The point that such steps
 don't leave is the minimum over all rows, whatever the sample; each step leaves of the distance as much as the sample's
-Hessian differs from that of all rows.
+Hessian differs from that of all rows. The sample keeps the penalty that belongs to its number of rows, without which it
+would be fitted to its last row, and leap; and the steps are mixed, which takes a third of them.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.heads.compute import Standardised
@@ -26,13 +30,20 @@ from pipeline.heads.logistic import (
     Fit,
     OnIteration,
     descend,
+    memory_for,
 )
 from pipeline.heads.objective import Coordinates, Objective, Point, Weights
 
 logger = logging.getLogger(__name__)
 
-#: Steps at most, and the share of the loss that one takes off at which the sample has told what it can.
-_MOST_STEPS, _ENOUGH = 20, 1e-5
+#: Steps at most before L-BFGS goes on with all rows.
+_MOST_STEPS = 30
+#: Passes over all rows after short steps, at most: a line search that rounding errors keep from ending would take more.
+_LAST_PASSES = 8
+#: Share of the loss that a step takes off from which on the fast arithmetic sees no further.
+_FAST_ENOUGH = 1e-4
+#: Squared singular values of the differences between steps below this share of the largest are rounding errors.
+_RANK = 1e-8
 
 
 def fit_by_sample(
@@ -54,7 +65,7 @@ def fit_by_sample(
     Args:
         rows: The training rows, or this process's share of them, in float32.
         num_rows: N, of all processes together.
-        sample: Some of them, in the fast arithmetic, standardised alike.
+        sample: Some of them, in the fast arithmetic, standardised alike; in float32 at the end.
         sample_rows: How many, of all processes together.
         correlation: float64 of shape (D, D), the covariance of the standardised features.
         num_classes: K.
@@ -64,42 +75,109 @@ def fit_by_sample(
         on_iteration: Called with weight and bias after each step and iteration.
     """
     coordinates = Coordinates(correlation, num_classes, 1 / (C * num_rows), rows.device)
-    whole = _Remembered(Objective(coordinates, rows, num_rows, group))
-    part = Objective(coordinates, sample, sample_rows, group)
-    point = coordinates.point(*start)
-    loss, gradient = whole(point)
-    steps, near = 0, False
-    while not near and steps < _MOST_STEPS:
-        next_point = _step(part, point, gradient)
-        next_loss, next_gradient = whole(next_point)
-        steps += 1
-        logger.info("Step %d, found on %d rows: loss %.6f, before %.6f.", steps, sample_rows, next_loss, loss)
-        near = abs(loss - next_loss) < _ENOUGH * loss
-        if not next_loss < loss:
-            break
-        point, loss, gradient = next_point, next_loss, next_gradient
-        if on_iteration is not None:
-            on_iteration(*coordinates.weights(point))
-    callback = None if on_iteration is None else lambda at: on_iteration(*coordinates.weights(at))
-    most = LAST_ITERATIONS if near else MAX_ITERATIONS
-    whole.unit = min(1.0, loss) or 1.0
-    result = descend(whole, point, EXACT_DECREASE, most, callback)
-    weight, bias = coordinates.weights(result.x)
-    iterations = steps + int(result.nit)
-    return Fit(C, weight, bias, float(result.fun) * whole.unit, iterations, whole.passes, result.nit < MAX_ITERATIONS)
+    whole = _Remembered(Objective(coordinates, rows, num_rows, C, group))
+    part = Objective(coordinates, sample, sample_rows, C, group)
+    tell = None if on_iteration is None else lambda at: on_iteration(*coordinates.weights(at))
+    walk = _Walk(whole, part, coordinates.point(*start), tell)
+    if sample.dtype != torch.float32:
+        walk.go(NEAR_DECREASE, _FAST_ENOUGH)
+        sample.become(torch.float32)
+    near = abs(walk.go(EXACT_DECREASE, EXACT_DECREASE)) < EXACT_DECREASE
+    logger.info("The sample has told %s: going on with all rows.", "the way" if near else "what it can")
+    # Where the steps have become short, all rows have the last word: it may be that the sample was to blame for that.
+    most, most_calls = (LAST_ITERATIONS, _LAST_PASSES) if near else (MAX_ITERATIONS, None)
+    whole.unit = min(1.0, walk.loss) or 1.0
+    result = descend(whole, walk.point, EXACT_DECREASE, most, most_calls, tell)
+    iterations, converged = walk.num_steps + int(result.nit), result.nit < MAX_ITERATIONS
+    return Fit(C, *coordinates.weights(result.x), float(result.fun) * whole.unit, iterations, whole.passes, converged)
 
 
-def _step(part: Objective, point: Point, gradient: Point) -> Point:
-    """Return the minimum of the sample's objective, tilted so that its gradient at a point is a given one."""
-    _, own = part(point)
-    tilt = gradient - own
+class _Walk:
+    """Goes down the objective of all rows by steps that are found on the sample.
 
-    def tilted(at: Point) -> tuple[float, Point]:
-        value, slope = part(at)
-        return value + float(tilt @ (at - point)), slope + tilt
+    Args:
+        whole: The objective of all rows.
+        part: That of the sample.
+        point: Where it begins.
+        tell: Called with the point after each step.
 
-    result: Point = descend(tilted, point, NEAR_DECREASE, MAX_ITERATIONS).x
-    return result
+    Attributes:
+        point: Where it is.
+        loss: The objective of all rows there.
+        num_steps: So far.
+    """
+
+    def __init__(self, whole: _Remembered, part: Objective, point: Point, tell: Callable[[Point], None] | None) -> None:
+        self._whole, self._part, self._tell = whole, part, tell
+        self.point, self.num_steps = point, 0
+        self.loss, self._gradient = whole(point)
+
+    def go(self, accuracy: float, enough: float) -> float:
+        """Take steps until one takes off less than ``enough`` of the loss, or there are too many.
+
+        Args:
+            accuracy: Decrease of the sample's objective in an iteration at which a step is found.
+            enough: Share of the loss.
+
+        Returns:
+            What the last step took off; minus infinity where it went up, and wasn't taken.
+        """
+        mixture, decrease = _Mixture(memory_for(self.point)), np.inf
+        while decrease >= enough and self.num_steps < _MOST_STEPS:
+            decrease = self._step(mixture, accuracy)
+        return decrease
+
+    def _step(self, mixture: _Mixture, accuracy: float) -> float:
+        for point in mixture.of(self.point, self._end(accuracy)):
+            loss, gradient = self._whole(point)
+            logger.info("A step found on a sample: loss %.6f, before %.6f.", loss, self.loss)
+            decrease = 1 - loss / max(self.loss, float(np.finfo(float).tiny))
+            if decrease > -EXACT_DECREASE:
+                self.point, self.loss, self._gradient = point, loss, gradient
+                self.num_steps += 1
+                if self._tell is not None:
+                    self._tell(point)
+                return decrease
+        return -np.inf
+
+    def _end(self, accuracy: float) -> Point:
+        """Return the minimum of the sample's objective, tilted so that its gradient here is that of all rows."""
+        point = self.point
+        tilt = self._gradient - self._part(point)[1]
+
+        def tilted(at: Point) -> tuple[float, Point]:
+            value, slope = self._part(at)
+            return value + float(tilt @ (at - point)), slope + tilt
+
+        end: Point = descend(tilted, point, accuracy, MAX_ITERATIONS).x
+        return end
+
+
+class _Mixture:
+    """Mixes the steps so far (Anderson 1965, "Iterative procedures for nonlinear integral equations").
+
+    Each step alone leaves the same share of the distance in the same directions, which the differences between steps
+    tell: of the combinations of the last points, that is taken whose step would be the shortest.
+
+    Args:
+        memory: Steps that are remembered.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self._ends, self._steps = deque[Point](maxlen=memory), deque[Point](maxlen=memory)
+
+    def of(self, point: Point, end: Point) -> Iterator[Point]:
+        """Yield where to go from a point whose step ends at another: the mixture, then that end alone."""
+        step = end - point
+        ends = np.array([end - other for other in self._ends]).reshape(-1, len(point))
+        steps = np.array([step - other for other in self._steps]).reshape(-1, len(point))
+        self._ends.append(end)
+        self._steps.append(step)
+        shares = np.linalg.lstsq(steps @ steps.T, steps @ step, rcond=_RANK)[0]
+        if len(ends):
+            yield end - shares @ ends
+            self._ends, self._steps = deque([end], self._ends.maxlen), deque([step], self._steps.maxlen)
+        yield end
 
 
 class _Remembered:

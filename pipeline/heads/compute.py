@@ -65,10 +65,14 @@ class Standardised:
     device: torch.device
     dtype: torch.dtype
     keep: bool = True
-    _kept: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    _kept: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list, init=False)
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def become(self, dtype: torch.dtype) -> None:
+        """Have rows of another type from now on."""
+        self.dtype, self._kept = dtype, []
 
     @property
     def shape(self) -> tuple[int, int]:

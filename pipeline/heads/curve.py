@@ -51,7 +51,7 @@ def learning_curve(
     name = "shots" if options.shots else "share"
     points = []
     for value in options.shots or SHARES:
-        subset = Subset(options.seed, **{name: value})
+        subset = Subset(options.seed, shots=int(value)) if options.shots else Subset(options.seed, value)
         keep = subset.of(parts)
         if keep.all():
             measured = metrics[on]

@@ -118,7 +118,7 @@ class _Sweep:
         self._rows = self._prepared(task.train)
         self._small = len(task.train) * D * len(task.classes) < _FAST_PAYS
         if not self._small:
-            self._rows.dtype = fast_dtype(task.device)
+            self._rows.become(fast_dtype(task.device))
         if self._span is None:
             self._correlation = correlation(self._rows, task.spread.num_rows, task.group)
         else:

@@ -98,7 +98,7 @@ def fit(
         on_iteration: Called with weight and bias after each iteration.
     """
     coordinates = Coordinates(correlation, num_classes, 1 / (C * num_rows), rows.device)
-    objective = Objective(coordinates, rows, num_rows, group)
+    objective = Objective(coordinates, rows, num_rows, C, group)
     point = coordinates.point(*(start or coordinates.zeros()))
     callback = None if on_iteration is None else lambda at: on_iteration(*coordinates.weights(at))
     iterations, converged, loss = 0, True, np.inf
@@ -112,7 +112,7 @@ def fit(
         objective.rows = stage
         # SciPy's limit is relative to the loss only where that is above 1.
         objective.unit = min(1.0, loss) or 1.0
-        result = descend(objective, point, decrease, most, callback)
+        result = descend(objective, point, decrease, most, callback=callback)
         point, loss = result.x, float(result.fun) * objective.unit
         iterations += int(result.nit)
         converged = result.nit < MAX_ITERATIONS  # otherwise it stopped for rounding errors: no better is to be had
@@ -125,6 +125,7 @@ def descend(
     point: Point,
     decrease: float,
     most: int,
+    most_calls: int | None = None,
     callback: Callable[[Point], None] | None = None,
 ) -> OptimizeResult:
     """Minimise by L-BFGS.
@@ -134,15 +135,21 @@ def descend(
         point: Where to start.
         decrease: In one iteration, at which it stops; relative to the value where that is above 1.
         most: Iterations.
+        most_calls: Times that the objective is asked for; unset: as many as it takes.
         callback: Called with the point after each.
     """
-    memory = max(_LEAST_MEMORY, min(_MEMORY, _MEMORY_BYTES // (2 * point.nbytes)))
     options = {
         "maxiter": most,
-        "maxcor": memory,
+        "maxfun": most_calls or _LINE_STEPS * most,
+        "maxcor": memory_for(point),
         "maxls": _LINE_STEPS,
         "gtol": _GRADIENT_LIMIT,
         "ftol": decrease,
     }
     with threadpool_limits(1, "blas"):  # of SciPy's own small products, for which threads cost more than they do
         return minimize(objective, point, jac=True, method="L-BFGS-B", callback=callback, options=options)
+
+
+def memory_for(point: Point) -> int:
+    """Return how many steps are remembered."""
+    return max(_LEAST_MEMORY, min(_MEMORY, _MEMORY_BYTES // (2 * point.nbytes)))

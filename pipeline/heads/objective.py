@@ -36,7 +36,6 @@ class Coordinates:
         self, correlation: NDArray[np.float64], num_classes: int, penalty: float, device: torch.device
     ) -> None:
         self.shape = num_classes, len(correlation)
-        self.penalty = penalty
         curvature = (1 - 1 / num_classes) / num_classes
         hessian = torch.from_numpy(curvature * correlation)
         hessian.diagonal().add_(penalty)
@@ -81,16 +80,18 @@ class Objective:
         coordinates: Of the points.
         rows: The training rows, or this process's share of them; may be exchanged for the same in another arithmetic.
         num_rows: N, of all processes together.
+        C: Inverse strength of the penalty.
         group: Who trains.
 
     Attributes:
+        penalty: 1 / (C N).
         passes: Times that all rows were visited.
         unit: What the objective is given in.
     """
 
-    def __init__(self, coordinates: Coordinates, rows: Standardised, num_rows: int, group: Group) -> None:
+    def __init__(self, coordinates: Coordinates, rows: Standardised, num_rows: int, C: float, group: Group) -> None:
         self._coordinates, self.rows, self._N, self._group = coordinates, rows, num_rows, group
-        self.passes, self.unit = 0, 1.0
+        self.penalty, self.passes, self.unit = 1 / (C * num_rows), 0, 1.0
 
     def __call__(self, point: Point) -> tuple[float, Point]:
         """Return the objective and its gradient at a point: one pass over the rows."""
@@ -98,9 +99,8 @@ class Objective:
         W, b = self._coordinates.on_device(point)
         loss, of_weight, of_bias = self._sums(W, b)
         self._group.add(loss, of_weight, of_bias)
-        penalty = self._coordinates.penalty
-        value = float(loss) / self._N + 0.5 * penalty * float(W.double().square().sum())
-        gradient = self._coordinates.gradient(of_weight / self._N + penalty * W, of_bias / self._N)
+        value = float(loss) / self._N + 0.5 * self.penalty * float(W.double().square().sum())
+        gradient = self._coordinates.gradient(of_weight / self._N + self.penalty * W, of_bias / self._N)
         return value / self.unit, gradient / self.unit
 
     def _sums(self, W: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -55,7 +55,7 @@ class Rows:
                 more = np.empty(max(end, self._expected * pixels.size, 2 * len(self._data)), np.uint8)
                 more[: self._used] = self._data[: self._used]
                 self._data = more
-            self._data[self._used : end] = pixels.reshape(-1)
+            self._data[self._used : end].reshape(pixels.shape)[...] = pixels  # no copy of a crop first
             self._used = end
 
     def pixel_column(self) -> pa.Array:

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.heads import device_neighbours
+from pipeline.heads.device_neighbours import DeviceNeighbours
 from pipeline.heads.fit import fit_head
 from pipeline.heads.neighbours import Neighbours, normalised
-from tests.heads.clouds import clouds, task
+from tests.heads.clouds import CPU, clouds, task
 
 
 def votes(bank: np.ndarray, places: np.ndarray, x: np.ndarray, k: int, tau: float, num_classes: int) -> np.ndarray:
@@ -75,3 +77,19 @@ def test_normalised__leaves_zeros() -> None:
     rows = normalised(np.asarray([[3, 4], [0, 0]], np.float16))
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [2**28, 5000], ids=["in one part", "in parts"])
+@pytest.mark.parametrize("k", [1, 20, 1000])
+def test_device_neighbours__are_the_same_ones(k: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_neighbours, "_AT_ONCE", at_once)
+    (X, y), (X_test, _) = (clouds(count, 4, 16, seed) for seed, count in ((1, 700), (2, 90)))
+    model = Neighbours(normalised(X).astype(np.float16), y.astype(np.int32), k, 0.07, 4)
+    on_device = DeviceNeighbours.of(model, CPU)
+    similarity, places = on_device.nearest(normalised(X_test), k)
+    expected = model.nearest(normalised(X_test), k)
+    assert places.shape == (90, min(k, 700))
+    np.testing.assert_allclose(similarity, expected[0], atol=1e-6)
+    assert (places == expected[1]).mean() > 0.999  # a rounding may exchange two
+    np.testing.assert_allclose(on_device.scores(X_test), model.scores(X_test), atol=1e-4)
+    assert sorted(on_device.tensors()) == sorted(model.tensors())
