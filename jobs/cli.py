@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -37,6 +38,9 @@ EXIT_CODES = {
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
+#: An option of one letter behind two dashes (--C 1), of which the parser knows one dash only.
+_LONG_LETTER = re.compile(r"^--(?=[A-Za-z](=|$))")
+
 #: Seconds between progress lines where the output is no terminal.
 _LINE_EVERY_S = 10.0
 
@@ -64,6 +68,7 @@ def parse(options_class: type[AnyOptions], job: str, argv: list[str]) -> tuple[A
     own, rest = argparse.Namespace(config=None, json=False), list(argv)
     if not {"-h", "--help"} & set(argv):
         own, rest = _split_own(argv)
+    rest = [_LONG_LETTER.sub("-", argument) for argument in rest]
     settings = type(options_class.__name__, (options_class, _CommandLine), {"__doc__": options_class.__doc__})
     try:
         source: Any = CliSettingsSource(settings, cli_parse_args=rest, root_parser=parser, cli_prog_name=parser.prog)

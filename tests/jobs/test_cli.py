@@ -100,8 +100,9 @@ def test_parse__a_tuple_is_given_with_commas() -> None:
     assert options.hidden == (32, 16)
 
 
-def test_parse__an_option_of_one_letter_has_one_dash() -> None:
-    options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0.5", "-k", "7"])
+@pytest.mark.parametrize("given", [["-C", "0.5", "-k", "7"], ["--C", "0.5", "--k", "7"], ["--C=0.5", "--k=7"]])
+def test_parse__an_option_of_one_letter_has_one_dash_or_two(given: list[str]) -> None:
+    options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", *given])
     assert (options.C, options.k) == (0.5, 7)
     with pytest.raises(ConfigError, match="^Option -C: input should be greater than 0"):
         cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0"])
