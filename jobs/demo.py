@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
-from jobs.cli import ProgressLine, run_job
+from jobs.cli import run_job
+from jobs.progress_line import ProgressLine
 from jobs.text import metrics_line
 from pipeline.bundled import write_digits
 from pipeline.embed import EmbedOptions, embed

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from jobs.cli import ProgressLine, run_job
+from jobs.cli import run_job
+from jobs.progress_line import ProgressLine
 from pipeline.errors import RunIncomplete
 from pipeline.probe import ProbeOptions, probe
 from pipeline.probe.report import comparison

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from jobs import cli, doctor, embed, evaluate, export, predict, train, verify
-from jobs.cli import ProgressLine, describe, run_job
+from jobs import arguments, doctor, embed, evaluate, export, predict, train, verify
+from jobs.cli import run_job
+from jobs.progress_line import ProgressLine, describe
 from pipeline.doctor import DoctorOptions
 from pipeline.embed import EmbedOptions
 from pipeline.errors import ConfigError, RunIncomplete, TooManyRejects, VerificationFailed
@@ -49,8 +50,8 @@ def test_help__shows_every_option_with_a_description(
     assert "Exit codes: 0 done; 1 something is pending" in text
 
 
-def parse(*arguments: str) -> tuple[EmbedOptions, bool]:
-    return cli.parse(EmbedOptions, "embed", list(arguments))
+def parse(*words: str) -> tuple[EmbedOptions, bool]:
+    return arguments.parse(EmbedOptions, "embed", list(words))
 
 
 def test_parse__command_line() -> None:
@@ -96,16 +97,16 @@ def test_parse__does_not_read_options_from_the_environment(monkeypatch: pytest.M
 
 
 def test_parse__a_tuple_is_given_with_commas() -> None:
-    options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "--hidden", "32,16"])
+    options, _ = arguments.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "--hidden", "32,16"])
     assert options.hidden == (32, 16)
 
 
 @pytest.mark.parametrize("given", [["-C", "0.5", "-k", "7"], ["--C", "0.5", "--k", "7"], ["--C=0.5", "--k=7"]])
 def test_parse__an_option_of_one_letter_has_one_dash_or_two(given: list[str]) -> None:
-    options, _ = cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", *given])
+    options, _ = arguments.parse(TrainOptions, "train", ["--table", "t", "--head", "h", *given])
     assert (options.C, options.k) == (0.5, 7)
     with pytest.raises(ConfigError, match="^Option -C: input should be greater than 0"):
-        cli.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0"])
+        arguments.parse(TrainOptions, "train", ["--table", "t", "--head", "h", "-C", "0"])
 
 
 @pytest.mark.parametrize("arguments", [["--nonsense", "1"], ["--unit-size"], ["stray"], ["--sourc", "x"]])
@@ -207,7 +208,7 @@ def test_progress_line__logs_seldom_where_there_is_no_terminal(
 ) -> None:
     caplog.set_level("INFO", "jobs")
     now = [100.0]
-    monkeypatch.setattr("jobs.cli.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("jobs.progress_line.time.monotonic", lambda: now[0])
     line = ProgressLine()
     for second in range(25):
         now[0] = 100.0 + second

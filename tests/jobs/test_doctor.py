@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobs import cli, doctor
+from jobs import doctor
+from jobs.arguments import parse
 from jobs.diagnosis import diagnosis_text
 from pipeline.backbones import load_backbone
 from pipeline.doctor import DoctorOptions
@@ -72,7 +73,7 @@ def test_doctor__measures_a_folder_and_says_what_a_run_will_do(
     assert record["recommended"]["command"] in text
     words = shlex.split(record["recommended"]["command"])
     assert words[:3] == ["python", "-m", "jobs.embed"]
-    options, _ = cli.parse(EmbedOptions, "embed", words[3:])
+    options, _ = parse(EmbedOptions, "embed", words[3:])
     assert (options.source, options.table, options.backbone) == (str(source), str(table), "pixels")
     assert options.unit_size == record["recommended"]["unit_size"] == 128
 
@@ -166,7 +167,7 @@ def test_command__keeps_what_was_given_and_hides_secrets(tmp_path: Path) -> None
     options = DoctorOptions(source="s3://user:hidden@b/a b", **given)
     found = command(options, {"num_actors": 6, "batch_size": None, "unit_size": 256})
     assert "hidden" not in found
-    parsed, _ = cli.parse(EmbedOptions, "embed", shlex.split(found)[3:])
+    parsed, _ = parse(EmbedOptions, "embed", shlex.split(found)[3:])
     kept = {name: value for name, value in given.items() if name not in ("seconds", "nodes", "preprocess")}
     assert parsed == EmbedOptions(source="s3://b/a b", num_actors=6, unit_size=256, **kept)
 
