@@ -12,9 +12,10 @@ would be fitted to its last row, and leap; and the steps are mixed, which takes 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,7 +25,6 @@ from pipeline.heads.compute import Standardised
 from pipeline.heads.group import Group
 from pipeline.heads.logistic import (
     EXACT_DECREASE,
-    LAST_ITERATIONS,
     MAX_ITERATIONS,
     NEAR_DECREASE,
     Fit,
@@ -36,10 +36,14 @@ from pipeline.heads.objective import Coordinates, Objective, Point, Weights
 
 logger = logging.getLogger(__name__)
 
-#: Steps at most before L-BFGS goes on with all rows.
-_MOST_STEPS = 30
-#: Passes over all rows after short steps, at most: a line search that rounding errors keep from ending would take more.
-_LAST_PASSES = 8
+#: Steps at most before L-BFGS goes on with all rows, and where they are more than so many times the sample, since its
+#: penalty is then far from theirs.
+_MOST_STEPS, _FEW_STEPS, _MANY_TIMES = 30, 6, 20
+#: Points in a row, none of them better than one before, after which L-BFGS ends: a line search that rounding errors
+#: keep from ending would visit all rows ten times.
+_PATIENCE = 5
+#: Loss, over that at the start, above which a limit relative to the start's was relative enough.
+_NEARLY_RELATIVE = 0.5
 #: Share of the loss that a step takes off from which on the fast arithmetic sees no further.
 _FAST_ENOUGH = 1e-4
 #: Squared singular values of the differences between steps below this share of the largest are rounding errors.
@@ -55,7 +59,7 @@ def fit_by_sample(
     num_classes: int,
     C: float,
     group: Group,
-    start: tuple[Weights, Weights],
+    starts: Sequence[tuple[Weights, Weights]],
     on_iteration: OnIteration | None = None,
 ) -> Fit:
     """Minimise the objective over all rows.
@@ -71,83 +75,83 @@ def fit_by_sample(
         num_classes: K.
         C: Inverse strength of the penalty.
         group: Who trains.
-        start: Weight and bias to start from.
+        starts: Weights and biases to start from: the best of them is taken. None: zeros.
         on_iteration: Called with weight and bias after each step and iteration.
     """
     coordinates = Coordinates(correlation, num_classes, 1 / (C * num_rows), rows.device)
-    whole = _Remembered(Objective(coordinates, rows, num_rows, C, group))
+    whole = _Whole(Objective(coordinates, rows, num_rows, C, group))
     part = Objective(coordinates, sample, sample_rows, C, group)
-    tell = None if on_iteration is None else lambda at: on_iteration(*coordinates.weights(at))
-    walk = _Walk(whole, part, coordinates.point(*start), tell)
+    iterations = 0
+
+    def tell(point: Point) -> None:
+        nonlocal iterations
+        iterations += 1
+        if on_iteration is not None:
+            on_iteration(*coordinates.weights(point))
+
+    for start in starts or [coordinates.zeros()]:
+        whole(coordinates.point(*start))
+    walk = _Walk(whole, part, _MOST_STEPS if num_rows <= _MANY_TIMES * sample_rows else _FEW_STEPS, tell)
     if sample.dtype != torch.float32:
         walk.go(NEAR_DECREASE, _FAST_ENOUGH)
         sample.become(torch.float32)
-    near = abs(walk.go(EXACT_DECREASE, EXACT_DECREASE)) < EXACT_DECREASE
-    logger.info("The sample has told %s: going on with all rows.", "the way" if near else "what it can")
-    # Where the steps have become short, all rows have the last word: it may be that the sample was to blame for that.
-    most, most_calls = (LAST_ITERATIONS, _LAST_PASSES) if near else (MAX_ITERATIONS, None)
-    whole.unit = min(1.0, walk.loss) or 1.0
-    result = descend(whole, walk.point, EXACT_DECREASE, most, most_calls, tell)
-    iterations, converged = walk.num_steps + int(result.nit), result.nit < MAX_ITERATIONS
-    return Fit(C, *coordinates.weights(result.x), float(result.fun) * whole.unit, iterations, whole.passes, converged)
+    walk.go(EXACT_DECREASE, EXACT_DECREASE)
+    logger.info("The sample has told what it can: all rows have the last word.")
+    loss = np.inf
+    while whole.loss < _NEARLY_RELATIVE * loss:  # SciPy's limit is relative to the loss only above 1
+        loss, whole.unit = whole.loss, min(1.0, whole.loss) or 1.0
+        with contextlib.suppress(_NoWayDown):
+            descend(whole.patiently, whole.point, EXACT_DECREASE, MAX_ITERATIONS, tell)
+    converged = iterations < MAX_ITERATIONS
+    return Fit(C, *coordinates.weights(whole.point), whole.loss, iterations, whole.passes, converged)
 
 
 class _Walk:
-    """Goes down the objective of all rows by steps that are found on the sample.
+    """Goes down the objective of all rows, from its best point, by steps that are found on the sample.
 
     Args:
         whole: The objective of all rows.
         part: That of the sample.
-        point: Where it begins.
+        most: Steps.
         tell: Called with the point after each step.
-
-    Attributes:
-        point: Where it is.
-        loss: The objective of all rows there.
-        num_steps: So far.
     """
 
-    def __init__(self, whole: _Remembered, part: Objective, point: Point, tell: Callable[[Point], None] | None) -> None:
-        self._whole, self._part, self._tell = whole, part, tell
-        self.point, self.num_steps = point, 0
-        self.loss, self._gradient = whole(point)
+    def __init__(self, whole: _Whole, part: Objective, most: int, tell: Callable[[Point], None]) -> None:
+        self._whole, self._part, self._most, self._tell = whole, part, most, tell
+        self._num_steps = 0
 
-    def go(self, accuracy: float, enough: float) -> float:
+    def go(self, accuracy: float, enough: float) -> None:
         """Take steps until one takes off less than ``enough`` of the loss, or there are too many.
 
         Args:
-            accuracy: Decrease of the sample's objective in an iteration at which a step is found.
+            accuracy: Decrease of the sample's objective in an iteration at which a step is found, relative to the loss.
             enough: Share of the loss.
-
-        Returns:
-            What the last step took off; minus infinity where it went up, and wasn't taken.
         """
-        mixture, decrease = _Mixture(memory_for(self.point)), np.inf
-        while decrease >= enough and self.num_steps < _MOST_STEPS:
+        mixture, decrease = _Mixture(memory_for(self._whole.point)), np.inf
+        while decrease >= enough and self._num_steps < self._most:
             decrease = self._step(mixture, accuracy)
-        return decrease
 
     def _step(self, mixture: _Mixture, accuracy: float) -> float:
-        for point in mixture.of(self.point, self._end(accuracy)):
-            loss, gradient = self._whole(point)
-            logger.info("A step found on a sample: loss %.6f, before %.6f.", loss, self.loss)
-            decrease = 1 - loss / max(self.loss, float(np.finfo(float).tiny))
-            if decrease > -EXACT_DECREASE:
-                self.point, self.loss, self._gradient = point, loss, gradient
-                self.num_steps += 1
-                if self._tell is not None:
-                    self._tell(point)
-                return decrease
-        return -np.inf
+        """Take a step, and return the share of the loss that it took off, below 0 where there is none down."""
+        before, decrease = self._whole.loss, -np.inf
+        for point in mixture.of(self._whole.point, self._end(accuracy)):
+            loss, _ = self._whole(point)
+            logger.info("A step found on a sample: loss %.6g, before %.6g.", loss, before)
+            decrease = 1 - loss / max(before, float(np.finfo(float).tiny))
+            if decrease > 0:
+                self._num_steps += 1
+                self._tell(point)
+                break
+        return decrease
 
     def _end(self, accuracy: float) -> Point:
         """Return the minimum of the sample's objective, tilted so that its gradient here is that of all rows."""
-        point = self.point
-        tilt = self._gradient - self._part(point)[1]
+        point, unit = self._whole.point, min(1.0, self._whole.loss) or 1.0
+        tilt = self._whole.gradient - self._part(point)[1]
 
         def tilted(at: Point) -> tuple[float, Point]:
             value, slope = self._part(at)
-            return value + float(tilt @ (at - point)), slope + tilt
+            return (value + float(tilt @ (at - point))) / unit, (slope + tilt) / unit
 
         end: Point = descend(tilted, point, accuracy, MAX_ITERATIONS).x
         return end
@@ -174,26 +178,55 @@ class _Mixture:
         self._ends.append(end)
         self._steps.append(step)
         shares = np.linalg.lstsq(steps @ steps.T, steps @ step, rcond=_RANK)[0]
-        if len(ends):
-            yield end - shares @ ends
+        mixed = end - shares @ ends
+        mixes = len(ends) > 0
+        del ends, steps  # they would stay while all rows are visited
+        if mixes:
+            yield mixed
             self._ends, self._steps = deque([end], self._ends.maxlen), deque([step], self._steps.maxlen)
         yield end
 
 
-class _Remembered:
-    """An objective that doesn't visit the rows again for the point where it has just been: L-BFGS begins there."""
+class _NoWayDown(Exception):
+    """Rounding errors are in the way of a line search."""
+
+
+class _Whole:
+    """The objective of all rows, which doesn't visit them again for the best point so far.
+
+    Attributes:
+        point: The best one.
+        loss: There.
+        gradient: There.
+        unit: What `patiently` gives it in.
+    """
 
     def __init__(self, objective: Objective) -> None:
-        self._objective, self.unit = objective, 1.0
-        self._point: Point | None = None
-        self._found: tuple[float, Point] = 0.0, np.zeros(0)
+        self._objective, self._num_fruitless = objective, 0
+        self.point: Point = np.zeros(0)
+        self.loss, self.gradient, self.unit = np.inf, self.point, 1.0
 
     @property
     def passes(self) -> int:
         return self._objective.passes
 
     def __call__(self, point: Point) -> tuple[float, Point]:
-        if self._point is None or not np.array_equal(point, self._point):
-            self._point, self._found = point.copy(), self._objective(point)
-        value, gradient = self._found
-        return value / self.unit, gradient / self.unit
+        if np.array_equal(point, self.point):
+            return self.loss, self.gradient
+        loss, gradient = self._objective(point)
+        self._num_fruitless += 1
+        if loss < self.loss:
+            self.point, self.loss, self.gradient, self._num_fruitless = point.copy(), loss, gradient, 0
+        return loss, gradient
+
+    def patiently(self, point: Point) -> tuple[float, Point]:
+        """Return the same in units of `unit`, for L-BFGS.
+
+        Raises:
+            _NoWayDown: None of the last points was any better.
+        """
+        if self._num_fruitless >= _PATIENCE:
+            self._num_fruitless = 0
+            raise _NoWayDown
+        loss, gradient = self(point)
+        return loss / self.unit, gradient / self.unit

@@ -40,7 +40,8 @@ def has_room(device: torch.device, shape: tuple[int, int], dtype: torch.dtype) -
     """Tell whether a device has room for so many values; what memory holds was asked before."""
     if device.type != "cuda":
         return True
-    return shape[0] * shape[1] * dtype.itemsize <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch's, to be used again
+    return shape[0] * shape[1] * dtype.itemsize <= _DEVICE_SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
 
 
 @dataclass

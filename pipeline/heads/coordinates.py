@@ -31,7 +31,11 @@ def correlation(rows: Standardised, num_rows: int, group: Group) -> NDArray[np.f
         count += len(some)
     gram = gram.cpu()
     group.add(gram, count)
-    return (gram / count).numpy()
+    result: NDArray[np.float64] = (gram / count).numpy()
+    # Over all rows these are 1. A feature that is on in few rows may be off in all of these, and a coordinate that
+    # stands for next to nothing would be stretched without bounds.
+    np.fill_diagonal(result, np.maximum(np.diag(result), 1))
+    return result
 
 
 def cholesky(matrix: torch.Tensor, little: float) -> torch.Tensor:

@@ -12,7 +12,8 @@ from pipeline.heads.compute import from_stored, has_room
 from pipeline.heads.models import Floats
 from pipeline.heads.neighbours import Neighbours
 
-#: Similarities that are on the device at once: 1 GiB of them, and as much to find the largest.
+#: Similarities, or values of training vectors, that are on the device at once: 1 GiB of them, and as much to find the
+#: largest.
 _AT_ONCE = 2**28
 
 
@@ -50,7 +51,7 @@ class DeviceNeighbours(Neighbours):
         asked = torch.from_numpy(np.ascontiguousarray(X)).to(self.device)
         best = torch.empty((len(X), 0), device=self.device)
         where = torch.empty((len(X), 0), dtype=torch.int64, device=self.device)
-        step = max(k, _AT_ONCE // max(len(X), 1))
+        step = max(k, _AT_ONCE // max(X.shape))
         for start in range(0, len(self.rows), step):
             part = asked @ self.rows[start : start + step].to(self.device).to(torch.float32).T
             values, places = part.topk(min(k, part.shape[1]), dim=1)

@@ -54,30 +54,35 @@ def _fit_streamed(task: FitTask) -> Head:
 
     C is the variance of the weights that is expected beforehand, so it doesn't depend on the number of rows.
     """
-    sample = _sampled(task)
+    sample = replace(task, train=_sampled(task.train, task), validation=_sampled(task.validation, task))
+    sample_rows, num_rows = sample.spread.num_rows, task.spread.num_rows
+    if sample_rows == num_rows:
+        return _Sweep(sample, _SWEEP).head()
     chosen: dict[str, Any]
     if state := task.checkpoint.load(_ALL_ROWS):
-        chosen, start = state.notes["chosen"], Reached.of(state).point
+        chosen, starts = state.notes["chosen"], [Reached.of(state, (len(task.classes), task.train.embedding_dim)).point]
     else:
         head = _Sweep(sample, _SWEEP).head(exact=False)
-        chosen = {"C": head.config["C"], "sweep": head.config["sweep"], "sample_rows": sample.spread.num_rows}
-        start = _weights_of(head, task)
+        chosen = {"C": head.config["C"], "sweep": head.config["sweep"], "sample_rows": sample_rows}
+        starts = [_weights_of(head, task), None if task.start is None else _weights_of(task.start, task)]
+    train = sample.train
+    del sample  # with validation rows, which nobody asks any more
     mean, scale, device = task.spread.mean, task.spread.scale, task.device
-    num_rows, D, K = task.spread.num_rows, task.train.embedding_dim, len(task.classes)
+    D, K = task.train.embedding_dim, len(task.classes)
     rows = Standardised(task.train, mean, scale, device, torch.float32)
-    dtype = fast_dtype(device) if sample.spread.num_rows * D * K >= _FAST_PAYS else torch.float32
-    part = Standardised(sample.train, mean, scale, device, dtype)
-    enough = sample.spread.num_rows >= _ROWS_PER_FEATURE * D
+    dtype = fast_dtype(device) if sample_rows // task.group.size * D * K >= _FAST_PAYS else torch.float32
+    part = Standardised(train, mean, scale, device, dtype)
+    enough = sample_rows >= _ROWS_PER_FEATURE * D
     fit = fit_by_sample(
         rows,
         num_rows,
         part,
-        sample.spread.num_rows,
-        correlation(part, sample.spread.num_rows, task.group) if enough else correlation(rows, num_rows, task.group),
+        sample_rows,
+        correlation(part, sample_rows, task.group) if enough else correlation(rows, num_rows, task.group),
         K,
         chosen["C"],
         task.group,
-        start or (np.zeros((K, D), np.float32), np.zeros(K, np.float32)),
+        [start for start in starts if start is not None],
         lambda *point: task.checkpoint.save(
             _ALL_ROWS, lambda: to_state(Reached(C=chosen["C"], point=point), {"chosen": chosen})
         ),
@@ -88,12 +93,8 @@ def _fit_streamed(task: FitTask) -> Head:
     return Head("logistic", task.classes, task.contract, layers, config=config)
 
 
-def _sampled(task: FitTask) -> FitTask:
-    train, validation = (
-        part.sample(task.options.seed) if isinstance(part, StreamedFeatures) else part
-        for part in (task.train, task.validation)
-    )
-    return replace(task, train=train, validation=validation)
+def _sampled(part: Features, task: FitTask) -> Features:
+    return part.sample(task.options.seed) if isinstance(part, StreamedFeatures) else part
 
 
 def _warn(fit: Fit) -> None:
@@ -111,12 +112,14 @@ class _Sweep:
 
     def __init__(self, task: FitTask, stage: str) -> None:
         self._task, self._stage = task, stage
-        self._reached = Reached.of(task.checkpoint.load(stage))
         self._mean, self._scale = task.spread.mean, task.spread.scale
         D = task.train.embedding_dim
         self._span = span_of(task)
         self._rows = self._prepared(task.train)
-        self._small = len(task.train) * D * len(task.classes) < _FAST_PAYS
+        shape = len(task.classes), self._rows.features.embedding_dim
+        self._reached = Reached.of(task.checkpoint.load(stage), shape)
+        # By what all processes know alike, since they have to take the same steps.
+        self._small = task.spread.num_rows // task.group.size * D * len(task.classes) < _FAST_PAYS
         if not self._small:
             self._rows.become(fast_dtype(task.device))
         if self._span is None:
@@ -162,10 +165,11 @@ class _Sweep:
         return Head("logistic", task.classes, task.contract, layers, config=config)
 
     def _search(self, validation: Standardised) -> float:
-        worse = 0
+        worse, best_so_far = 0, -1.0  # of these values, also where a checkpoint knows others
         for log in _FIRST_LOGS:
-            before = max(self._accuracy.values(), default=-1.0)
-            worse = 0 if self._score(10.0**log, validation) > before else worse + 1
+            accuracy = self._score(10.0**log, validation)
+            worse = 0 if accuracy > best_so_far else worse + 1
+            best_so_far = max(best_so_far, accuracy)
             if worse == _PAST_THE_PEAK:
                 break
         step = (_FIRST_LOGS[1] - _FIRST_LOGS[0]) / 2

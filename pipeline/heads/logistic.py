@@ -112,7 +112,7 @@ def fit(
         objective.rows = stage
         # SciPy's limit is relative to the loss only where that is above 1.
         objective.unit = min(1.0, loss) or 1.0
-        result = descend(objective, point, decrease, most, callback=callback)
+        result = descend(objective, point, decrease, most, callback)
         point, loss = result.x, float(result.fun) * objective.unit
         iterations += int(result.nit)
         converged = result.nit < MAX_ITERATIONS  # otherwise it stopped for rounding errors: no better is to be had
@@ -125,7 +125,6 @@ def descend(
     point: Point,
     decrease: float,
     most: int,
-    most_calls: int | None = None,
     callback: Callable[[Point], None] | None = None,
 ) -> OptimizeResult:
     """Minimise by L-BFGS.
@@ -135,12 +134,10 @@ def descend(
         point: Where to start.
         decrease: In one iteration, at which it stops; relative to the value where that is above 1.
         most: Iterations.
-        most_calls: Times that the objective is asked for; unset: as many as it takes.
         callback: Called with the point after each.
     """
     options = {
         "maxiter": most,
-        "maxfun": most_calls or _LINE_STEPS * most,
         "maxcor": memory_for(point),
         "maxls": _LINE_STEPS,
         "gtol": _GRADIENT_LIMIT,

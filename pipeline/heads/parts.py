@@ -50,11 +50,13 @@ class Parts:
             memory_bytes: For all of them.
             group: Whose process has a share of it.
         """
-        mask = share_of(self.masks.get(name, np.zeros(len(self.rows), bool)), group or Alone())
+        whole = self.masks.get(name, np.zeros(len(self.rows), bool))
+        mask = share_of(whole, group or Alone())
         y = self._places()[self.rows.label[mask]]
         row_bytes = self.rows.contract.embedding_dim * self.rows.itemsize
         streamed = StreamedFeatures(self.rows, mask, y, max(1, int(memory_bytes * _BUFFER_SHARE) // row_bytes))
-        if not len(y) or self.stored_bytes * (1 + 4 / self.rows.itemsize) <= _KEPT_SHARE * memory_bytes:
+        # The same for all processes, whatever their shares: what they do next depends on it.
+        if not whole.any() or self.stored_bytes * (1 + 4 / self.rows.itemsize) <= _KEPT_SHARE * memory_bytes:
             return streamed.loaded()
         return streamed
 

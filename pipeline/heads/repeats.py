@@ -63,8 +63,8 @@ def repeat(
             features.clear()
             parts = divide(parts.rows, again)
             features.update(parts.all_features(memory_bytes))
-        task = FitTask(again, parts.rows.contract, parts.classes, features[TRAIN], features[VALIDATION])
-        found.append(_measured(fit(task), features, parts))
+        head = fit(FitTask(again, parts.rows.contract, parts.classes, features[TRAIN], features[VALIDATION]))
+        found.append(_measured(head, features, parts))
         logger.info(
             "Seed %d: %s.", seed, ", ".join(f"{part} top-1 {values['top1']:.4f}" for part, values in found[-1].items())
         )

@@ -32,9 +32,12 @@ class Reached:
     point: tuple[Weights, Weights] | None = None
 
     @classmethod
-    def of(cls, state: State | None) -> Reached:
-        """Read what `to_state` made, nothing of None."""
-        if state is None:
+    def of(cls, state: State | None, shape: tuple[int, int]) -> Reached:
+        """Read what `to_state` made; nothing of None, and of weights of another shape than this.
+
+        In the span of few rows weights are shorter, and whether they are fitted there is not the training's alone.
+        """
+        if state is None or state.tensors["weight"].shape != shape:
             return cls()
         tensors, notes = state.tensors, state.notes
         fits = [

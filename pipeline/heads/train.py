@@ -72,17 +72,18 @@ def train(options: TrainOptions, fit: Callable[[FitTask], Head] | None = None) -
     checkpoint = FolderCheckpoint(
         options.head, lambda: training_key(options, parts, before), options.table_storage_options
     )
-    task = FitTask(
-        options,
-        rows.contract,
-        parts.classes,
-        features[TRAIN],
-        features[VALIDATION],
-        start=before,
-        checkpoint=checkpoint,
-    )
     fit = fit or fit_head
-    head = fit(task)
+    head = fit(  # a task that had a name would keep its features in memory
+        FitTask(
+            options,
+            rows.contract,
+            parts.classes,
+            features[TRAIN],
+            features[VALIDATION],
+            start=before,
+            checkpoint=checkpoint,
+        )
+    )
     outcomes = {name: observe(head, part, parts.names) for name, part in features.items() if len(part)}
     metrics = {name: summarise(outcome, options.seed) for name, outcome in outcomes.items()}
     without_leaked = leaks.without_leaked(outcomes, options.seed)

@@ -120,6 +120,26 @@ def test_logistic__streamed_rows_go_on_with_the_chosen_c(tmp_path: Path) -> None
     assert broken.load("logistic sweep") is None
 
 
+def test_logistic__a_sweep_in_the_span_of_few_rows_is_begun_again_where_there_is_no_span(tmp_path: Path) -> None:
+    """As where a training was interrupted that had all rows, and goes on in workers, which have shares."""
+    random = np.random.default_rng(0)
+    rows = MemoryFeatures(random.standard_normal((40, 60), np.float32), np.arange(40) % 3)
+    asked = HeadOptions(device="cpu", C=1.0)
+    task = FitTask(asked, contract(60), ("0", "1", "2"), rows, rows, checkpoint=checkpoint(tmp_path, left=2))
+    with pytest.raises(Stopped):
+        fit_head(task)
+
+    def share(group: Threads) -> Head:
+        half = MemoryFeatures(rows.X[group.rank :: 2], rows.y[group.rank :: 2])
+        place = FolderCheckpoint(str(tmp_path), lambda: "key", group=group)
+        return fit_head(FitTask(asked, contract(60), ("0", "1", "2"), half, rows, group, checkpoint=place))
+
+    one, other = together(2, share)
+    assert one.sha256 == other.sha256
+    expected = fit_head(FitTask(asked, contract(60), ("0", "1", "2"), rows, rows))
+    np.testing.assert_allclose(one.scores(rows.X), expected.scores(rows.X), atol=0.05)
+
+
 def test_load__another_key_is_ignored_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     state = State({"x": np.arange(3.0)}, {"epoch": 2, "loss": [0.1]})
     checkpoint(tmp_path).save("mlp", lambda: state)

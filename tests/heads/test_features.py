@@ -103,7 +103,7 @@ def test_memory__each_row_once_with_its_label(count: int, batch_size: int) -> No
 def test_blocks__of_memory_are_small() -> None:
     features = MemoryFeatures(np.zeros((20_000, 1), np.float32), np.arange(20_000))
     blocks = list(features.blocks())
-    assert [len(y) for _, y in blocks] == [8192, 8192, 3616]
+    assert [len(y) for _, y in blocks] == [*9 * [2048], 1568]
     np.testing.assert_array_equal(np.concatenate([y for _, y in blocks]), features.y)
 
 

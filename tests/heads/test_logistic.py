@@ -159,6 +159,19 @@ def test_fit__shares_of_the_rows_give_the_same_optimum() -> None:
     np.testing.assert_allclose(one.weight, alone.weight, atol=3e-2 * np.abs(alone.weight).max())
 
 
+@pytest.mark.parametrize("times", [1, 8])
+def test_fit_head__of_features_that_are_on_in_few_rows(times: int) -> None:
+    """So few that the rows that the coordinates come from have none of them."""
+    (X, y), random = clouds(5000 * times, 5, 16, seed=1, spread=3), np.random.default_rng(0)
+    X /= X.std(axis=0)
+    rare = (random.random((len(X), 6)) < 4e-4 / times) * random.uniform(1, 3, (len(X), 6))
+    X = np.concatenate([X, rare], axis=1).astype(np.float32)
+    head = fit_head(task((X, y), C=1.0))
+    least = objective(*of_scikit_learn(standard(X), y, 1.0), standard(X), y, 1.0)
+    assert least * (1 - 1e-6) <= head.config["loss"] <= least * (1 + 2e-5)
+    assert head.config["passes"] < 100
+
+
 def test_fit_head__chooses_C_on_validation() -> None:
     """With few rows and many features the best C is neither the smallest nor the largest; ties go to the smaller."""
     train, validation = (clouds(count, 4, 40, seed, spread=4) for count, seed in ((160, 1), (400, 2)))

@@ -11,6 +11,7 @@ import pytest
 from pipeline.heads import Head, TrainOptions, fit_head
 from pipeline.heads.group import Alone, share_of
 from pipeline.heads.shares import share_task
+from pipeline.heads.subset import Subset
 from tests.heads.groups import Threads, together
 from tests.heads.rings import rings
 from tests.heads.tables import write_arrays
@@ -48,6 +49,30 @@ def test_mlp__workers_learn_what_one_process_learns(table: str, tmp_path: Path, 
     shared = max(entry["validation_top1"] for entry in three[0].config["history"])
     assert accuracy > 0.9
     assert shared == pytest.approx(accuracy, abs=0.04)
+
+
+@pytest.mark.parametrize("C", [None, 0.1])
+def test_logistic__streamed_workers_find_what_one_process_finds(table: str, tmp_path: Path, C: float | None) -> None:
+    (one,) = heads(table, tmp_path, 1, 20_000, kind="logistic", C=C)
+    assert "sample_rows" in one.config
+    three = heads(table, tmp_path, 3, 20_000, kind="logistic", C=C)
+    assert len({head.sha256 for head in three}) == 1
+    assert three[0].config["loss"] == pytest.approx(one.config["loss"], rel=2e-2)  # C is chosen on other samples
+    if C is not None:
+        assert three[0].config["loss"] == pytest.approx(one.config["loss"], rel=1e-5)
+
+
+def test_logistic__streamed_workers_without_rows_keep_up(table: str, tmp_path: Path) -> None:
+    """A subset has three rows, for three of five workers; validation is too large for their memory, so all stream."""
+    asked = TrainOptions(table=table, head=str(tmp_path), device="cpu", kind="logistic", C=1.0)
+
+    def work(group: Any) -> Head:
+        return fit_head(share_task(asked, group, 20_000, subset=Subset(0, shots=1), keep=False))
+
+    alone = work(Alone())
+    five = together(5, work)
+    assert len({head.sha256 for head in five}) == 1
+    assert five[0].config["loss"] == pytest.approx(alone.config["loss"], rel=1e-4)
 
 
 def test_mlp__a_worker_without_rows_keeps_up(tmp_path: Path) -> None:
