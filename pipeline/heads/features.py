@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -172,13 +173,16 @@ class StreamedFeatures:
 
     def _read(self, places: Sequence[int] | NDArray[np.int64]) -> Iterator[Block]:
         starts = self._starts()
-        with ThreadPoolExecutor(_READ_AHEAD) as pool:
-            ahead = [pool.submit(self._file, int(place)) for place in places[:_READ_AHEAD]]
+        ahead = [_readers().submit(self._file, int(place)) for place in places[:_READ_AHEAD]]
+        try:
             for number, place in enumerate(places):
                 X = ahead.pop(0).result()
                 if number + _READ_AHEAD < len(places):
-                    ahead.append(pool.submit(self._file, int(places[number + _READ_AHEAD])))
+                    ahead.append(_readers().submit(self._file, int(places[number + _READ_AHEAD])))
                 yield X, self.y[starts[place] : starts[place + 1]]
+        finally:  # where nobody wants the rest
+            for one in ahead:
+                one.cancel()
 
     def _file(self, place: int) -> Values:
         uri = self.source.files[place]
@@ -192,6 +196,12 @@ class StreamedFeatures:
         mask = self.mask[self.source.offsets[place] : self.source.offsets[place + 1]]
         X = _stored(column, self.embedding_dim)
         return X if mask.all() else X[mask]
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """Return the threads that read files: the same for all passes, since each new one keeps memory for later."""
+    return ThreadPoolExecutor(_READ_AHEAD, "read-features")
 
 
 def _stored(column: Any, dim: int) -> Values:
