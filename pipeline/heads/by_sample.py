@@ -12,7 +12,6 @@ would be fitted to its last row, and leap; and the steps are mixed, which takes 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +38,6 @@ logger = logging.getLogger(__name__)
 #: Steps at most before L-BFGS goes on with all rows, and where they are more than so many times the sample, since its
 #: penalty is then far from theirs.
 _MOST_STEPS, _FEW_STEPS, _MANY_TIMES = 30, 6, 20
-#: Points in a row, none of them better than one before, after which L-BFGS ends: a line search that rounding errors
-#: keep from ending would visit all rows ten times.
-_PATIENCE = 5
 #: Loss, over that at the start, above which a limit relative to the start's was relative enough.
 _NEARLY_RELATIVE = 0.5
 #: Share of the loss that a step takes off from which on the fast arithmetic sees no further.
@@ -100,8 +96,7 @@ def fit_by_sample(
     loss = np.inf
     while whole.loss < _NEARLY_RELATIVE * loss:  # SciPy's limit is relative to the loss only above 1
         loss, whole.unit = whole.loss, min(1.0, whole.loss) or 1.0
-        with contextlib.suppress(_NoWayDown):
-            descend(whole.patiently, whole.point, EXACT_DECREASE, MAX_ITERATIONS, tell)
+        descend(whole.in_units, whole.point, EXACT_DECREASE, MAX_ITERATIONS, tell)
     converged = iterations < MAX_ITERATIONS
     return Fit(C, *coordinates.weights(whole.point), whole.loss, iterations, whole.passes, converged)
 
@@ -153,8 +148,7 @@ class _Walk:
             value, slope = self._part(at)
             return (value + float(tilt @ (at - point))) / unit, (slope + tilt) / unit
 
-        end: Point = descend(tilted, point, accuracy, MAX_ITERATIONS).x
-        return end
+        return descend(tilted, point, accuracy, MAX_ITERATIONS).point
 
 
 class _Mixture:
@@ -187,10 +181,6 @@ class _Mixture:
         yield end
 
 
-class _NoWayDown(Exception):
-    """Rounding errors are in the way of a line search."""
-
-
 class _Whole:
     """The objective of all rows, which doesn't visit them again for the best point so far.
 
@@ -198,11 +188,11 @@ class _Whole:
         point: The best one.
         loss: There.
         gradient: There.
-        unit: What `patiently` gives it in.
+        unit: What `in_units` gives it in.
     """
 
     def __init__(self, objective: Objective) -> None:
-        self._objective, self._num_fruitless = objective, 0
+        self._objective = objective
         self.point: Point = np.zeros(0)
         self.loss, self.gradient, self.unit = np.inf, self.point, 1.0
 
@@ -214,19 +204,11 @@ class _Whole:
         if np.array_equal(point, self.point):
             return self.loss, self.gradient
         loss, gradient = self._objective(point)
-        self._num_fruitless += 1
         if loss < self.loss:
-            self.point, self.loss, self.gradient, self._num_fruitless = point.copy(), loss, gradient, 0
+            self.point, self.loss, self.gradient = point.copy(), loss, gradient
         return loss, gradient
 
-    def patiently(self, point: Point) -> tuple[float, Point]:
-        """Return the same in units of `unit`, for L-BFGS.
-
-        Raises:
-            _NoWayDown: None of the last points was any better.
-        """
-        if self._num_fruitless >= _PATIENCE:
-            self._num_fruitless = 0
-            raise _NoWayDown
+    def in_units(self, point: Point) -> tuple[float, Point]:
+        """Return the same in units of `unit`, for L-BFGS."""
         loss, gradient = self(point)
         return loss / self.unit, gradient / self.unit

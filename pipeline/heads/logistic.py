@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult, minimize
+from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from pipeline.heads.compute import Standardised
@@ -38,6 +39,9 @@ LAST_ITERATIONS = 5
 #: Steps of a line search at most. One that finds no way down, since rounding errors are in its way, ends the fit; SciPy
 #: would try 20.
 _LINE_STEPS = 10
+#: Points in a row, none of them better than one before, after which it ends for the same reason: after a line search in
+#: vain, SciPy tries another one, down the gradient.
+_PATIENCE = 5
 #: Corrections that L-BFGS remembers, SciPy's default; of very many weights, as many as fit into half a GiB, but three.
 _MEMORY, _MEMORY_BYTES, _LEAST_MEMORY = 10, 2**29, 3
 
@@ -112,12 +116,27 @@ def fit(
         objective.rows = stage
         # SciPy's limit is relative to the loss only where that is above 1.
         objective.unit = min(1.0, loss) or 1.0
-        result = descend(objective, point, decrease, most, callback)
-        point, loss = result.x, float(result.fun) * objective.unit
-        iterations += int(result.nit)
-        converged = result.nit < MAX_ITERATIONS  # otherwise it stopped for rounding errors: no better is to be had
+        found = descend(objective, point, decrease, most, callback)
+        point, loss = found.point, found.value * objective.unit
+        iterations += found.iterations
+        converged = found.iterations < MAX_ITERATIONS  # else it stopped for rounding errors: no better is to be had
     weight, bias = coordinates.weights(point)
     return Fit(C, weight, bias, loss, iterations, objective.passes, converged)
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Where L-BFGS came.
+
+    Args:
+        point: The best one that it visited.
+        value: Of the objective there.
+        iterations: That it took.
+    """
+
+    point: Point
+    value: float
+    iterations: int
 
 
 def descend(
@@ -126,7 +145,7 @@ def descend(
     decrease: float,
     most: int,
     callback: Callable[[Point], None] | None = None,
-) -> OptimizeResult:
+) -> Descent:
     """Minimise by L-BFGS.
 
     Args:
@@ -136,6 +155,14 @@ def descend(
         most: Iterations.
         callback: Called with the point after each.
     """
+    best, iterations = _Best(objective), 0
+
+    def count(at: Point) -> None:
+        nonlocal iterations
+        iterations += 1
+        if callback is not None:
+            callback(at)
+
     options = {
         "maxiter": most,
         "maxcor": memory_for(point),
@@ -143,10 +170,33 @@ def descend(
         "gtol": _GRADIENT_LIMIT,
         "ftol": decrease,
     }
-    with threadpool_limits(1, "blas"):  # of SciPy's own small products, for which threads cost more than they do
-        return minimize(objective, point, jac=True, method="L-BFGS-B", callback=callback, options=options)
+    # SciPy's own products are small, and threads cost more than they do.
+    with threadpool_limits(1, "blas"), suppress(_NoWayDown):
+        minimize(best, point, jac=True, method="L-BFGS-B", callback=count, options=options)
+    return Descent(best.point, best.value, iterations)
 
 
 def memory_for(point: Point) -> int:
     """Return how many steps are remembered."""
     return max(_LEAST_MEMORY, min(_MEMORY, _MEMORY_BYTES // (2 * point.nbytes)))
+
+
+class _NoWayDown(Exception):
+    """Rounding errors are in the way of a line search."""
+
+
+class _Best:
+    """An objective that remembers its best point, and loses patience where there is no better one."""
+
+    def __init__(self, objective: Callable[[Point], tuple[float, Point]]) -> None:
+        self._objective, self._num_fruitless = objective, 0
+        self.point, self.value = np.zeros(0), np.inf
+
+    def __call__(self, point: Point) -> tuple[float, Point]:
+        if self._num_fruitless == _PATIENCE:
+            raise _NoWayDown
+        value, gradient = self._objective(point)
+        self._num_fruitless += 1
+        if value < self.value:
+            self.point, self.value, self._num_fruitless = point.copy(), value, 0
+        return value, gradient
