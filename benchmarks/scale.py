@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--actors", default="1,2,4,8,16,32,64", help="sizes of the pool, by commas; may be empty")
     parser.add_argument("--unit-s", type=float, default=4.0, help="seconds that an engine takes for a unit")
-    parser.add_argument("--units-per-actor", type=int, default=6)
+    parser.add_argument("--units-per-actor", type=int, default=15)
     parser.add_argument("--queued", default="20000", help="units to plan at once, by commas; may be empty")
     parser.add_argument("--stop-after", type=int, default=500, help="units after which a run of those is interrupted")
     parser.add_argument("--output", type=Path, default=Path("out/bench"), help="where scale.json goes")
