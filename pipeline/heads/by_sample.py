@@ -94,9 +94,9 @@ def fit_by_sample(
     walk.go(EXACT_DECREASE, EXACT_DECREASE)
     logger.info("The sample has told what it can: all rows have the last word.")
     loss = np.inf
-    while whole.loss < _NEARLY_RELATIVE * loss:  # SciPy's limit is relative to the loss only above 1
-        loss, whole.unit = whole.loss, min(1.0, whole.loss) or 1.0
-        descend(whole.in_units, whole.point, EXACT_DECREASE, MAX_ITERATIONS, tell)
+    while whole.loss < _NEARLY_RELATIVE * loss:
+        loss = whole.loss
+        descend(whole, whole.point, EXACT_DECREASE, MAX_ITERATIONS, loss, tell)
     converged = iterations < MAX_ITERATIONS
     return Fit(C, *coordinates.weights(whole.point), whole.loss, iterations, whole.passes, converged)
 
@@ -141,14 +141,14 @@ class _Walk:
 
     def _end(self, accuracy: float) -> Point:
         """Return the minimum of the sample's objective, tilted so that its gradient here is that of all rows."""
-        point, unit = self._whole.point, min(1.0, self._whole.loss) or 1.0
+        point = self._whole.point
         tilt = self._whole.gradient - self._part(point)[1]
 
         def tilted(at: Point) -> tuple[float, Point]:
             value, slope = self._part(at)
-            return (value + float(tilt @ (at - point))) / unit, (slope + tilt) / unit
+            return value + float(tilt @ (at - point)), slope + tilt
 
-        return descend(tilted, point, accuracy, MAX_ITERATIONS).point
+        return descend(tilted, point, accuracy, MAX_ITERATIONS, self._whole.loss).point
 
 
 class _Mixture:
@@ -188,13 +188,12 @@ class _Whole:
         point: The best one.
         loss: There.
         gradient: There.
-        unit: What `in_units` gives it in.
     """
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
         self.point: Point = np.zeros(0)
-        self.loss, self.gradient, self.unit = np.inf, self.point, 1.0
+        self.loss, self.gradient = np.inf, self.point
 
     @property
     def passes(self) -> int:
@@ -207,8 +206,3 @@ class _Whole:
         if loss < self.loss:
             self.point, self.loss, self.gradient = point.copy(), loss, gradient
         return loss, gradient
-
-    def in_units(self, point: Point) -> tuple[float, Point]:
-        """Return the same in units of `unit`, for L-BFGS."""
-        loss, gradient = self(point)
-        return loss / self.unit, gradient / self.unit

@@ -114,10 +114,8 @@ def fit(
         if stage is None or (stage is objective.rows and _NEARLY_RELATIVE < loss < np.inf):
             continue
         objective.rows = stage
-        # SciPy's limit is relative to the loss only where that is above 1.
-        objective.unit = min(1.0, loss) or 1.0
-        found = descend(objective, point, decrease, most, callback)
-        point, loss = found.point, found.value * objective.unit
+        found = descend(objective, point, decrease, most, loss, callback)
+        point, loss = found.point, found.value
         iterations += found.iterations
         converged = found.iterations < MAX_ITERATIONS  # else it stopped for rounding errors: no better is to be had
     weight, bias = coordinates.weights(point)
@@ -144,6 +142,7 @@ def descend(
     point: Point,
     decrease: float,
     most: int,
+    loss: float = np.inf,
     callback: Callable[[Point], None] | None = None,
 ) -> Descent:
     """Minimise by L-BFGS.
@@ -151,11 +150,13 @@ def descend(
     Args:
         objective: Returns a value and its gradient.
         point: Where to start.
-        decrease: In one iteration, at which it stops; relative to the value where that is above 1.
+        decrease: In one iteration, at which it stops, relative to the loss.
         most: Iterations.
+        loss: About the value to be expected; unset: 1, or whatever is above it.
         callback: Called with the point after each.
     """
-    best, iterations = _Best(objective), 0
+    # SciPy's limits are relative to the value only where that is above 1, so it is given in units of a smaller one.
+    best, iterations = _Best(objective, min(1.0, loss) or 1.0), 0
 
     def count(at: Point) -> None:
         nonlocal iterations
@@ -186,10 +187,10 @@ class _NoWayDown(Exception):
 
 
 class _Best:
-    """An objective that remembers its best point, and loses patience where there is no better one."""
+    """An objective, in units for SciPy, that remembers its best point, and loses patience where there is no better."""
 
-    def __init__(self, objective: Callable[[Point], tuple[float, Point]]) -> None:
-        self._objective, self._num_fruitless = objective, 0
+    def __init__(self, objective: Callable[[Point], tuple[float, Point]], unit: float) -> None:
+        self._objective, self._unit, self._num_fruitless = objective, unit, 0
         self.point, self.value = np.zeros(0), np.inf
 
     def __call__(self, point: Point) -> tuple[float, Point]:
@@ -199,4 +200,4 @@ class _Best:
         self._num_fruitless += 1
         if value < self.value:
             self.point, self.value, self._num_fruitless = point.copy(), value, 0
-        return value, gradient
+        return value / self._unit, gradient / self._unit

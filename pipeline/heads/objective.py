@@ -86,12 +86,11 @@ class Objective:
     Attributes:
         penalty: 1 / (C N).
         passes: Times that all rows were visited.
-        unit: What the objective is given in.
     """
 
     def __init__(self, coordinates: Coordinates, rows: Standardised, num_rows: int, C: float, group: Group) -> None:
         self._coordinates, self.rows, self._N, self._group = coordinates, rows, num_rows, group
-        self.penalty, self.passes, self.unit = 1 / (C * num_rows), 0, 1.0
+        self.penalty, self.passes = 1 / (C * num_rows), 0
 
     def __call__(self, point: Point) -> tuple[float, Point]:
         """Return the objective and its gradient at a point: one pass over the rows."""
@@ -100,8 +99,7 @@ class Objective:
         loss, of_weight, of_bias = self._sums(W, b)
         self._group.add(loss, of_weight, of_bias)
         value = float(loss) / self._N + 0.5 * self.penalty * float(W.double().square().sum())
-        gradient = self._coordinates.gradient(of_weight / self._N + self.penalty * W, of_bias / self._N)
-        return value / self.unit, gradient / self.unit
+        return value, self._coordinates.gradient(of_weight / self._N + self.penalty * W, of_bias / self._N)
 
     def _sums(self, W: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the sums over all rows of the cross-entropy and of its gradient by weight and bias."""
