@@ -111,6 +111,7 @@ def test_fit_by_sample__tells_of_each_step(points: Any) -> None:
     seen: list[NDArray[np.float32]] = []
     found = sampled(*points, 1.0, np.arange(0, COUNT, 8), on_iteration=lambda weight, bias: seen.append(weight))
     assert len(seen) == found.iterations
+    assert len(seen) >= 5  # the steps as well, not only the iterations at the end
     np.testing.assert_array_equal(seen[-1], found.weight)
 
 

@@ -70,6 +70,7 @@ def test_logistic__streamed_workers_without_rows_keep_up(table: str, tmp_path: P
         return fit_head(share_task(asked, group, 20_000, subset=Subset(0, shots=1), keep=False))
 
     alone = work(Alone())
+    assert "sample_rows" not in alone.config  # for there are but three, of a thousand
     five = together(5, work)
     assert len({head.sha256 for head in five}) == 1
     assert five[0].config["loss"] == pytest.approx(alone.config["loss"], rel=1e-4)
