@@ -219,5 +219,5 @@ def _ledger(planned: Planned, counts: Mapping[str, Counts]) -> Ledger:
 
 
 def _count(table: Table, planned: Planned) -> dict[str, Counts]:
-    committed = committed_names(table)
-    return count_units(table, [unit for unit in planned.units if unit.name in committed])
+    committed = committed_names(table)  # those of other sources may be by now
+    return count_units(table, [unit for unit in [*planned.units, *planned.others] if unit.name in committed])

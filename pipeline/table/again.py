@@ -94,7 +94,8 @@ def _follow(table: Table, planned: Planned, promises: Promises, committed: Colle
     """Return what a run has to do once plans have taken images out of its units."""
     plans, known = promises.units_by_plan(), {plan.name for plan in planned.plans}
     units, others = list(planned.units), list(planned.others)
-    followed = {unit.name for unit in units}  # and the units that took their place, as often as that has happened
+    # And the units that took their place, as often as that has happened.
+    followed = {unit.name for unit in [*units, *others]}
     for plan in promises.plans:
         for unit in [] if plan.name in known else plans.get(plan.name, []):
             if followed.isdisjoint(unit_refs(table, unit)["replaces"].unique().to_pylist()):
@@ -106,7 +107,7 @@ def _follow(table: Table, planned: Planned, promises: Promises, committed: Colle
     return replace(
         planned,
         units=[unit for unit in now if unit.num_images != 0 or unit.name in committed],
-        others=[unit for unit in others if plans[unit.plan][unit.number].num_images != 0],
+        others=[held for unit in others if (held := plans[unit.plan][unit.number]).num_images != 0],
         plans=promises.plans,
         plan_units=plans,
         replaced=planned.replaced | promises.replaced_by([u.name not in committed for _, u in promises.units]),

@@ -184,7 +184,7 @@ class Run:
 
     def _count(self, planned: Planned) -> dict[str, Counts]:
         committed = committed_names(self.table)
-        return count_units(self.table, [unit for unit in planned.units if unit.name in committed])
+        return count_units(self.table, [unit for unit in [*planned.units, *planned.others] if unit.name in committed])
 
     def _write_manifests(self, planned: Planned) -> None:
         committed = committed_names(self.table)

@@ -32,7 +32,7 @@ from tests.table.test_planning import PROMISE, containers, plan, refs, uris
 
 def ledger(table: Table, planned: Planned) -> Ledger:
     committed = committed_names(table)
-    counts = count_units(table, [unit for unit in planned.units if unit.name in committed])
+    counts = count_units(table, [unit for unit in [*planned.units, *planned.others] if unit.name in committed])
     return make_ledger([*planned.units, *planned.others], counts)
 
 
@@ -133,6 +133,23 @@ def test_replan__takes_in_what_other_runs_have_planned_in_place_of_this_run_s_un
     assert again.others == [foreign]
     assert again.replaced == {planned.units[0].name}
     assert ledger(table, again).pending == 2
+
+
+def test_replan__follows_also_what_another_source_has_promised_of_this_run_s_images(table: Table) -> None:
+    """Found by `tests.table.machine`: an image was in no ledger, once it had been promised anew for the second time."""
+    theirs = plan(table, refs(*"abc"), source="folder y")
+    planned = plan(table, refs(*"bcd"))
+    assert (planned.new, planned.others) == (1, theirs.units)
+    commit(table, theirs.units[1])
+    changed = plan(table, [refs(*"ab"), refs("c", version="2")], source="folder y").units[-1]
+    again = replan(table, PROMISE, planned, ())
+    assert [uris(table, unit) for unit in again.others] == [["a", "b"], ["c"]]
+    assert again.others[-1] == changed
+    commit(table, planned.units[0])
+    assert ledger(table, again) == Ledger(planned=4, embedded=1, rejected=0, pending=3)
+    commit(table, theirs.units[0])
+    commit(table, changed)
+    assert ledger(table, again) == Ledger(planned=4, embedded=4, rejected=0, pending=0)
 
 
 def test_replan__a_container_is_promised_again_whole(table: Table) -> None:
