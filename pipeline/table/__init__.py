@@ -5,33 +5,14 @@ from pipeline.table.amend import encode, take_back, take_out
 from pipeline.table.changes import planned_changes
 from pipeline.table.commit import Committed, Counts, commit_unit, count_rows
 from pipeline.table.conditions import probe, take_out_ahead
+from pipeline.table.info import TableInfo, check_info, create_table, read_info, table_exists
+from pipeline.table.ledger import Ledger, count_codes, make_ledger, pending_units
 from pipeline.table.listing import Listing, Planned
-from pipeline.table.manifest import (
-    FileDigests,
-    Ledger,
-    count_codes,
-    count_units,
-    forget_files,
-    is_complete,
-    make_ledger,
-    pending_units,
-    read_manifests,
-    write_manifest,
-)
+from pipeline.table.manifest import FileDigests, count_units, forget_files, is_complete, read_manifests, write_manifest
 from pipeline.table.plan import Plan, Unit, committed_names, list_plans, plan_batches, ref_columns, unit_refs
 from pipeline.table.planning import load_promises, plan_source
 from pipeline.table.read import data_files, embeddings, iter_files, iter_rows, read_file, read_rows
-from pipeline.table.schema import (
-    Table,
-    TableInfo,
-    check_info,
-    create_table,
-    data_schema,
-    open_table,
-    read_info,
-    table_exists,
-    unit_name,
-)
+from pipeline.table.schema import Table, data_schema, open_table, unit_name
 
 __all__ = [
     "Committed",

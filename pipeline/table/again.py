@@ -38,7 +38,7 @@ def promise_again(table: Table, promise: str, promises: Promises, wanted: Wanted
 
     Args:
         table: Where the plans belong.
-        promise: What each image is to become, see `pipeline.table.schema.TableInfo.digest`.
+        promise: What each image is to become, see `pipeline.table.info.TableInfo.digest`.
         promises: What the table's plans add up to; what is planned is added.
         wanted: Which; asked again after each plan, until nothing is left to promise.
     """

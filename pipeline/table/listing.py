@@ -21,7 +21,7 @@ class Listing:
         containers: Whether its refs are containers.
         refs: Gives its refs, table by table, for a unit size.
         columns: Its extra columns.
-        promise: What each image is to become, see `pipeline.table.schema.TableInfo.digest`.
+        promise: What each image is to become, see `pipeline.table.info.TableInfo.digest`.
         unit_size: Images a unit.
         limit: Take so many refs only; None for all.
         opened_with: The options that open the source again, see `pipeline.sources.described`.

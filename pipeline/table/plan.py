@@ -152,7 +152,7 @@ def write_plan(
     Args:
         table: Where it belongs.
         sequence: Its number.
-        promise: What each image is to become, see `pipeline.table.schema.TableInfo.digest`.
+        promise: What each image is to become, see `pipeline.table.info.TableInfo.digest`.
         source: The identity of the source.
         refs: What is promised: the columns of `PLAN_SCHEMA` but ``unit``, and extra columns.
         unit_lengths: Rows of each unit, in order; none for a plan that takes promises back.

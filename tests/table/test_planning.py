@@ -123,14 +123,14 @@ def test_plan_source__names_depend_on_promise_source_and_refs(tmp_path: Path) ->
 
 
 def test_plan_source__a_long_listing_becomes_several_plans(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.table.planning.UNITS_PER_PLAN", 2)
+    monkeypatch.setattr("pipeline.table.planner.UNITS_PER_PLAN", 2)
     planned = plan(table, [refs(*"abc"), refs(*"defg"), refs(*"hi")])
     assert [entry.num_units for entry in list_plans(table)] == [2, 2, 1]
     assert [uris(table, unit) for unit in planned.units] == [["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"], ["i"]]
 
 
 def test_plan_source__the_first_units_of_a_run_are_smaller(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.table.planning.UNITS_PER_PLAN", 3)
+    monkeypatch.setattr("pipeline.table.planner.UNITS_PER_PLAN", 3)
     names = [f"{i:04d}" for i in range(3000)]
     planned = plan(table, refs(*names), 512)
     assert [unit.num_images for unit in planned.units] == [64, 128, 256, 512, 512, 64, 512, 512, 440]

@@ -42,7 +42,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def small_plans(one_at_a_time: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let plans have two units at most."""
-    for name in ("again", "planning"):
+    for name in ("again", "planner"):
         monkeypatch.setattr(f"pipeline.table.{name}.UNITS_PER_PLAN", 2)
 
 

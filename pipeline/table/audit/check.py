@@ -20,10 +20,11 @@ from pipeline.table.audit.leftovers import FOLDERS, Leftovers, Names, clean, fin
 from pipeline.table.audit.manifests import Manifests, check_manifests, read_manifests
 from pipeline.table.audit.network import check_network
 from pipeline.table.audit.plans import load_plan, read_plans
-from pipeline.table.manifest import Ledger
+from pipeline.table.info import TableInfo, read_info
+from pipeline.table.ledger import Ledger
 from pipeline.table.plan import Plan, Unit
 from pipeline.table.read import read_file
-from pipeline.table.schema import Table, TableInfo, read_info
+from pipeline.table.schema import Table
 
 logger = logging.getLogger(__name__)
 

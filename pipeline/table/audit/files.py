@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pipeline.contract import FeatureContract
 from pipeline.errors import RejectCode, TableError
 from pipeline.table.amend import told
+from pipeline.table.info import TableInfo
 from pipeline.table.plan import Plan
-from pipeline.table.schema import PREDICTION_SCHEMA, REJECT_SCHEMA, Table, TableInfo, data_schema
+from pipeline.table.schema import PREDICTION_SCHEMA, REJECT_SCHEMA, Table, data_schema
 
 Folder = Literal["data", "rejects"]
 

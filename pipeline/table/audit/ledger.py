@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.table.audit.findings import Findings
 from pipeline.table.audit.holders import HAS_LEFT, MAY_LEAVE, NOBODY, STAYS, Container, Holders
-from pipeline.table.manifest import Ledger
+from pipeline.table.ledger import Ledger
 from pipeline.table.plan import unit_refs
 from pipeline.table.read import read_file
 from pipeline.table.schema import Table

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from pipeline.table.audit.files import Content
 from pipeline.table.audit.findings import Findings
+from pipeline.table.info import TableInfo
 from pipeline.table.plan import Plan
-from pipeline.table.schema import FORMAT_VERSION, Table, TableInfo, unit_name
+from pipeline.table.schema import FORMAT_VERSION, Table, unit_name
 
 _PARALLEL_READS = 16
 

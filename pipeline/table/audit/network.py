@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipeline.errors import WeightsError
 from pipeline.quantised import parse_network
 from pipeline.table.audit.findings import Findings
-from pipeline.table.schema import Table, TableInfo
+from pipeline.table.info import TableInfo
+from pipeline.table.schema import Table
 
 
 def check_network(table: Table, info: TableInfo, findings: Findings) -> None:
