@@ -68,7 +68,7 @@ bench-heads: setup  ## Measure how long heads take to train, against a notebook'
 bench-memory: $(VENV)/.installed-bench  ## Measure whether a run's memory grows with the number of images.
 	$(BIN)/python -m benchmarks.memory
 
-bench-overhead: $(VENV)/.installed-bench  ## Measure what an image costs besides decoding and the model, and the growth of memory.
+bench-overhead: $(VENV)/.installed-bench  ## Measure what an image costs besides decoding and the model.
 	$(BIN)/python -m benchmarks.overhead
 
 bench-plan: setup  ## Measure listing, planning and reading small files, local and over the S3 protocol.

@@ -1,8 +1,8 @@
 """Whether a run's memory grows with the number of images: ``python -m benchmarks.memory``.
 
-The peak of all processes of a run over few tiny images and of one over ten times as many, what they share counted once:
-where decoding is the bottleneck; where an engine is, which takes a fixed time for an image and leaves the cores alone;
-and, if asked for, with ResNet-50, which takes minutes.
+The peak of all processes of a run over few small images and of one over ten times as many, what they share counted
+once: where decoding is the bottleneck; where an engine is, which takes a fixed time for an image and leaves the cores
+alone; and, if asked for, with ResNet-50, which takes minutes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 from benchmarks.images import photographs
 from benchmarks.programs import Run, run
 
-#: Side of the images (pixels), and how many there are in the two runs.
-_SIDE = 32
+#: Side of the images (pixels): no smaller, or they would travel as they are, and not as crops. And how many there are
+#: in the two runs.
+_SIDE = 160
 FEW, MANY = 2_000, 20_000
 #: Of the engine that is the bottleneck: two cores decode and move some 2,000 images/s.
 _SLOW_ENGINE_S = 0.004

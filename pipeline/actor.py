@@ -17,7 +17,7 @@ from pipeline.cores import keep_to_a_share
 from pipeline.engines import Engine, SharedEngine, load_engine, load_file_engine
 from pipeline.images import Limits
 from pipeline.layout import EngineSpec, Layout
-from pipeline.monitor import EmbedReporter
+from pipeline.monitor import Reporter
 from pipeline.stages.busy import Busy
 from pipeline.stages.derive import Derive, derive_unit
 from pipeline.stages.embed import embed_unit, give_up
@@ -87,8 +87,8 @@ class EmbedActor:
         limits: Limits,
         derive: Derive | None,
     ) -> None:
-        self._embedding_type, self._report, self._derive = embedding_type, EmbedReporter(companion), derive
-        self._turn, self._busy = threading.Lock(), Busy()
+        self._embedding_type, self._report, self._derive = embedding_type, Reporter(companion, "embedded"), derive
+        self._preprocessing, self._turn, self._busy = backbone.preprocessing, threading.Lock(), Busy()
         self._engine: Engine | Exception
         try:
             if layout.num_threads is not None:
@@ -108,6 +108,8 @@ class EmbedActor:
             return give_up(block, self._embedding_type, self._engine)
         try:
             turn = None if isinstance(self._engine, SharedEngine) else self._turn
-            return embed_unit(self._engine, block, self._embedding_type, self._report, turn, self._busy)
+            return embed_unit(
+                self._engine, block, self._preprocessing, self._embedding_type, self._report, turn, self._busy
+            )
         finally:
             self._report.flush()

@@ -101,6 +101,7 @@ def embed_units(
             alone=frozenset(alone),
             listener=ReadReporter(companion),
             for_gpu=spec.decode == "gpu",
+            leave_small=layout.leave_small,
         ),
         bytes_per_image,
     )
@@ -181,6 +182,7 @@ class _data_context:  # noqa: N801 (a context manager, used like a function)
             "max_errored_blocks": -1,
             "enable_auto_log_stats": False,
             "execution_no_progress_timeout_s": -1,  # the watchdog's work
+            "memory_usage_poll_interval_s": None,  # a thread for each task, for a figure that nobody reads
             "custom_execution_callback_classes": list(callbacks),
             "autoscaling_config": NO_AUTOSCALING,
         }

@@ -27,6 +27,9 @@ _CORES_PER_READER = 4
 #: Decoded units that may wait for each GPU, what its actor has begun besides the first included, and besides those that
 #: are being read on all cores: it embeds a unit in a tenth of a second, so what many cores decode gets ready in bursts.
 _UNITS_WAITING_FOR_A_GPU = 6
+#: Threads of a CPU engine at most, for its actor to resize small images: that is work for one thread, some 10,000
+#: images/s, and a light network on many cores takes more.
+_THREADS_BESIDE_RESIZING = 8
 #: Images of a unit where one machine does everything on its CPUs. Several units' pixels are on their way at once there,
 #: in the memory of the processes that decode, and in the object store; the engine takes ten seconds for so many images.
 _UNIT_SIZE_ON_CPUS = UNIT_SIZE // 2
@@ -80,6 +83,8 @@ class Layout:
         units_at_once: Units that an actor works on.
         units_sent: Units that are sent to an actor, those that it works on included.
         max_reads: Read tasks at once, at most; None: as many as there are CPUs for, also on nodes that join.
+        leave_small: Whether small images are resized where they are embedded: less travels, see
+            `pipeline.preprocessing.decode_and_crop`.
     """
 
     engine: EngineName
@@ -95,6 +100,7 @@ class Layout:
     units_at_once: int
     units_sent: int
     max_reads: int | None
+    leave_small: bool
 
 
 def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
@@ -137,17 +143,20 @@ def plan_layout(spec: EngineSpec, cluster: Resources, can_grow: bool) -> Layout:
             num_threads=None,
             units_ahead=ahead,
             units_before=ahead * actors,
+            leave_small=False,
         )
     if cluster.num_cpus < 1 and not can_grow:
         raise ConfigError("Expected at least 1 CPU for work, got none. Start Ray with more CPUs.")
     per_node = -(-actors // cluster.num_cpu_nodes)
     half = cluster.cpus_per_node / 2
+    num_threads = spec.num_threads or max(1, int(cluster.cpus_per_node // per_node))
     return layout(
         actor_cpus=round(half + _OVER_HALF_CPUS if per_node == 1 else max(0.1, (half - COMMIT_CPUS) / per_node), 2),
         read_cpus=_READ_CPUS_BESIDE_CPU_ENGINE,
-        num_threads=spec.num_threads or max(1, int(cluster.cpus_per_node // per_node)),
+        num_threads=num_threads,
         units_ahead=max(1, int(cluster.cpus_per_node / per_node / _CORES_PER_READER)),
         units_before=cluster.num_cpu_nodes,
+        leave_small=num_threads <= _THREADS_BESIDE_RESIZING,
     )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -59,11 +59,16 @@ class Monitor:
         return Signs(self._read, self._embedded, frozenset(self._reading))
 
 
-class EmbedReporter:
-    """Adds up counts of an embed actor's threads and sends them to the companion a few times a second at most."""
+class Reporter:
+    """Adds up what the threads of a process get done, and tells the companion a few times a second at most.
 
-    def __init__(self, companion: Any) -> None:
-        self._companion, self._waiting, self._sent_at = companion, 0, 0.0
+    Args:
+        companion: The handle of the run's companion.
+        what: What is counted, an argument of `Monitor.add`.
+    """
+
+    def __init__(self, companion: Any, what: Literal["read", "embedded"]) -> None:
+        self._companion, self._what, self._waiting, self._sent_at = companion, what, 0, 0.0
         self._lock = threading.Lock()
 
     def __call__(self, images: int) -> None:
@@ -80,7 +85,7 @@ class EmbedReporter:
             waiting, self._waiting = self._waiting, 0
             self._sent_at = time.monotonic() if waiting else self._sent_at
         if waiting:
-            self._companion.add.remote(embedded=waiting)
+            self._companion.add.remote(**{self._what: waiting})
 
 
 class ReadReporter:
@@ -91,14 +96,16 @@ class ReadReporter:
 
     def begin(self, unit: str) -> None:
         """Note that a unit is being read."""
+        self._read = Reporter(self._companion, "read")  # not before: this object travels to where the unit is read
         self._companion.begin.remote(unit)
 
     def images(self, count: int) -> None:
         """Count images that are read."""
-        self._companion.add.remote(read=count)
+        self._read(count)
 
     def end(self, unit: str) -> None:
         """Note that a unit is read."""
+        self._read.flush()
         self._companion.end.remote(unit)
 
 

@@ -50,6 +50,10 @@ class Preprocessing:
         value["mean"], value["std"] = list(self.mean), list(self.std)
         return value
 
+    def is_small(self, size: tuple[int, int]) -> bool:
+        """Return whether an image of (height, width) lies within a crop, and has less than half of its pixels."""
+        return max(size) <= self.crop and 2 * size[0] * size[1] < self.crop**2
+
     def pixels(self, image: Pixels) -> Pixels:
         """Resize and crop one image.
 
@@ -76,14 +80,26 @@ class Preprocessing:
         return _resize_by_pillow(image, (new_height, new_width), (top, left), self.crop)
 
 
-def decode_and_crop(preprocessing: Preprocessing, limits: Limits, data: bytes) -> tuple[Pixels, tuple[int, int]]:
+def decode_and_crop(
+    preprocessing: Preprocessing, limits: Limits, data: bytes, leave_small: bool = False
+) -> tuple[Pixels, tuple[int, int]]:
     """Decode, resize and crop one image in this process; with its first two arguments bound, a `Decode`.
+
+    Args:
+        preprocessing: From a decoded image to pixels.
+        limits: What the image may cost.
+        data: Its bytes.
+        leave_small: Whether what has less than half the pixels of a crop is left as it is decoded: so much less travels
+            to where `Preprocessing.pixels` makes a crop of it.
 
     Raises:
         ImageReject: As `pipeline.images.decode`.
     """
     image = decode(data, limits)
-    return preprocessing.pixels(image), (image.shape[0], image.shape[1])
+    size = image.shape[0], image.shape[1]
+    if leave_small and preprocessing.is_small(size):
+        return image, size
+    return preprocessing.pixels(image), size
 
 
 def _resize_by_pillow(image: Pixels, size: tuple[int, int], corner: tuple[int, int], crop: int) -> Pixels:

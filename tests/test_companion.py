@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ import pytest
 import ray
 
 from pipeline.companion import Companion, start_companion
-from pipeline.monitor import Signs
+from pipeline.monitor import ReadReporter, Reporter, Signs
 
 SHA256 = [hashlib.sha256(bytes([i])).hexdigest() for i in range(3)]
 
@@ -51,6 +52,59 @@ def test_companion__collects_signs_of_life() -> None:
     assert companion.signs() == Signs(3, 2, frozenset({"b"}))
     companion.forget()
     assert companion.signs() == Signs(3, 2, frozenset())
+
+
+class Method:
+    """What a handle's method is, of an actor in this process."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self.remote = call
+
+
+class Handle:
+    """The handle of a companion in this process, that counts the calls."""
+
+    def __init__(self) -> None:
+        self.companion, self.calls = Companion([]), list[str]()
+
+    def __getattr__(self, name: str) -> Method:
+        def call(*args: object, **kwargs: object) -> None:
+            self.calls.append(name)
+            getattr(self.companion, name)(*args, **kwargs)
+
+        return Method(call)
+
+
+def test_reporter__tells_of_the_first_image_at_once_and_of_the_others_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handle, clock = Handle(), [100.0]
+    monkeypatch.setattr("pipeline.monitor.time.monotonic", lambda: clock[0])
+    reporter = Reporter(handle, "embedded")
+    for embedded in (1, 1, 1):
+        reporter(1)
+        clock[0] += 0.2
+        assert handle.companion.signs() == Signs(embedded=embedded)
+    reporter(2)
+    assert handle.companion.signs() == Signs(embedded=5)
+    reporter.flush()
+    reporter.flush()
+    assert (handle.companion.signs(), handle.calls) == (Signs(embedded=5), ["add", "add"])
+
+
+def test_read_reporter__has_told_of_every_image_at_the_end_of_a_unit() -> None:
+    handle = Handle()
+    reporter = ReadReporter(handle)
+    for unit in ("a", "b"):
+        reporter.begin(unit)
+        for _ in range(100):
+            reporter.images(1)
+        assert handle.companion.signs().reading == {unit}
+        reporter.end(unit)
+    assert handle.companion.signs() == Signs(read=200)
+    assert len(handle.calls) < 20
+    again = pickle.loads(pickle.dumps(ReadReporter("a handle")))  # it travels with each read task
+    assert isinstance(again, ReadReporter)
 
 
 def test_companion__knows_what_was_noted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -234,3 +235,26 @@ def test_local_path__refuses_what_is_not_local() -> None:
 def test_open_stream__refuses_unknown_schemes() -> None:
     with pytest.raises(ConfigError, match="'ftp'"):
         storage.open_stream("ftp://host/x")
+
+
+def test_read_bytes__no_more_than_asked_for_and_no_memory_for_what_is_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"12345")
+    assert [STORE.read_bytes(str(file), most) for most in (None, 3, 4, 5, 6)] == [
+        b"12345",
+        b"1234",  # one more, by which the reader sees that it is too long
+        b"12345",
+        b"12345",
+        b"12345",
+    ]
+    tracemalloc.start()
+    try:
+        STORE.read_bytes(str(file), 2**28)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_read_bytes__what_has_no_end_or_no_size_is_read_up_to_the_limit() -> None:
+    assert STORE.read_bytes("/dev/zero", 1000) == bytes(1001)
+    assert b"VmHWM" in STORE.read_bytes("/proc/self/status", 100_000)  # says that it has 0 bytes

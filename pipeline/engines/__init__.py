@@ -1,6 +1,15 @@
 """What executes a backbone on a device."""
 
-from pipeline.engines.base import Embeddings, Engine, EngineInfo, FileEngine, SharedEngine, embed, embed_by_batches
+from pipeline.engines.base import (
+    Embeddings,
+    Engine,
+    EngineInfo,
+    FileEngine,
+    PixelRows,
+    SharedEngine,
+    embed,
+    embed_by_batches,
+)
 from pipeline.engines.load import (
     choose_engine,
     cuda_here,
@@ -16,6 +25,7 @@ __all__ = [
     "Engine",
     "EngineInfo",
     "FileEngine",
+    "PixelRows",
     "SharedEngine",
     "choose_engine",
     "cuda_here",

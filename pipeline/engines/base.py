@@ -79,14 +79,24 @@ class FileEngine(Engine, Protocol):
         """
 
 
-def embed_by_batches(engine: Engine, pixels: Pixels) -> Generator[Embeddings]:
+class PixelRows(Protocol):
+    """Images of one shape, of which any that follow one another can be had: an array is that."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, part: slice, /) -> Pixels:
+        """Return uint8 of shape (n, H, W, 3), BGR, C-contiguous."""
+
+
+def embed_by_batches(engine: Engine, pixels: PixelRows) -> Generator[Embeddings]:
     """Embed any number of images; the last batch is padded with zeros, whose results are dropped.
 
     Each batch has the same shape, so an image's embedding does not depend on how many others came with it.
 
     Args:
         engine: What executes.
-        pixels: uint8 array of shape (N, H, W, 3), BGR.
+        pixels: Of N images.
 
     Yields:
         float32 of shape (n, D): those of the next ``n <= info.batch_size`` images.
@@ -97,7 +107,7 @@ def embed_by_batches(engine: Engine, pixels: Pixels) -> Generator[Embeddings]:
         yield embeddings[: len(pixels) - start]
 
 
-def _padded(pixels: Pixels, size: int) -> Iterator[Pixels]:
+def _padded(pixels: PixelRows, size: int) -> Iterator[Pixels]:
     for start in range(0, len(pixels), size):
         batch = pixels[start : start + size]
         missing = size - len(batch)

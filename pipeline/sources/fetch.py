@@ -19,9 +19,10 @@ from pipeline.sources.base import Fetched
 
 #: Files on their way at once, in one read task.
 CONCURRENT_READS = 32
-#: Threads are started when one file took the one time, or half of the last few took the other (seconds): a disk's cache
-#: gives a photograph in a tenth of a millisecond, unless the process has to wait for a processor; a store takes ten.
-_ONE_S, _HALF_S, _LAST = 0.008, 0.001, 9
+#: Threads are started when two files one after the other took the one time each, or half of the last few took the
+#: other (seconds): a disk's cache gives a photograph in a tenth of a millisecond, a store in ten. One that takes long
+#: means nothing: beside an engine on all cores, a process waits so long for a processor several times a unit.
+_TWO_S, _HALF_S, _LAST = 0.008, 0.001, 9
 
 
 def fetch_in_order(
@@ -51,7 +52,8 @@ def fetch_in_order(
 
 
 def _have_to_wait(took: deque[float]) -> bool:
-    return bool(took) and (took[-1] > _ONE_S or (len(took) == _LAST and statistics.median(took) > _HALF_S))
+    two = len(took) > 1 and min(took[-1], took[-2]) > _TWO_S
+    return two or (len(took) == _LAST and statistics.median(took) > _HALF_S)
 
 
 def _by_threads(uris: Iterator[str], fetch: Callable[[str], Fetched], concurrent: int) -> Iterator[Fetched]:

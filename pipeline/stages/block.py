@@ -128,3 +128,8 @@ def make_block(
 def constant(value: Any, kind: pa.DataType, length: int) -> pa.Array:
     """Return an array that repeats one value."""
     return pa.repeat(pa.scalar(value, kind), length)
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array: as it lies in the object store, where it is in one piece, without a copy."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

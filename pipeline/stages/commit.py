@@ -102,10 +102,10 @@ def commit_block(
     if report.trouble is not None:
         return report
     replaces = replaced_rows(block, first["container"])
-    block = block.filter(block["present"])
+    block = _only(block, block["present"])
     good = pc.is_null(block["code"])
     try:
-        rows = finish(_results(block.filter(good)), unit.plan)
+        rows = finish(_results(_only(block, good)), unit.plan)
         rejects = block.filter(pc.invert(good)).select(REJECT_SCHEMA.names).cast(REJECT_SCHEMA)
         reused = int(pc.sum(pc.and_(good, pc.invert(block["computed"]))).as_py() or 0)
         details = {**run, "engine": report.engine, "reused": reused}
@@ -132,6 +132,11 @@ def commit_block(
         data_sha256=data_sha256,
         rejects_sha256=rejects_sha256,
     )
+
+
+def _only(rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+    """Return some of the rows; where it is all of them, without a copy."""
+    return rows if pc.all(mask).as_py() else rows.filter(mask)
 
 
 def _results(rows: pa.Table) -> pa.Table:

@@ -21,9 +21,11 @@ from pipeline.engines import Embeddings, Engine, FileEngine, embed_by_batches
 from pipeline.errors import ImageReject, RejectCode
 from pipeline.failpoints import reach
 from pipeline.failures import Verdict, find
-from pipeline.stages.block import constant
+from pipeline.preprocessing import Preprocessing
+from pipeline.stages.block import constant, whole
 from pipeline.stages.busy import Busy, Stay
 from pipeline.stages.costs import costs_of, peak_bytes, with_costs
+from pipeline.stages.crops import Crops
 from pipeline.table import unit_name
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 def embed_unit(
     engine: Engine,
     block: pa.Table,
+    preprocessing: Preprocessing,
     embedding_type: pa.DataType,
     on_batch: Callable[[int], None],
     turn: AbstractContextManager[object] | None = None,
@@ -42,6 +45,7 @@ def embed_unit(
     Args:
         engine: What executes the backbone; one that takes files, too, if any were left to be decoded by it.
         block: What `read_unit` returned.
+        preprocessing: The backbone's, for images that were left small.
         embedding_type: Arrow type of the embedding column, a fixed-size list of float32 or float16.
         on_batch: Called with a number of images whenever so many more are done, rejects included.
         turn: Held while the engine is at work, where several units are embedded in one process, and it takes one of
@@ -66,11 +70,12 @@ def embed_unit(
         rejects: dict[int, ImageReject] = {}
         try:
             with turn or nullcontext():
-                vectors = _from_pixels(engine, _whole(block["pixels"]), decoded)
-                _fill(embeddings, decoded, vectors, on_batch, stay)
+                if len(decoded):
+                    vectors = embed_by_batches(engine, Crops(block, decoded, preprocessing))
+                    _fill(embeddings, decoded, vectors, on_batch, stay)
                 if len(encoded):
                     assert isinstance(engine, FileEngine), "files are left to engines that decode"
-                    vectors = _from_files(engine, _whole(block["encoded"]), encoded, rejects)
+                    vectors = _from_files(engine, whole(block["encoded"]), encoded, rejects)
                     _fill(embeddings, encoded, vectors, on_batch, stay)
         except Exception as error:  # an engine may raise anything; the unit stays pending and says why
             storage.log_traceback(logger, "The engine failed.")
@@ -103,11 +108,6 @@ def embed_unit(
 
 def _has_pixels(block: pa.Table) -> pa.ChunkedArray:
     return pc.greater(pc.binary_length(block["pixels"]), 0)
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array: as it lies in the object store, where it is in one piece, without a copy."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _note_rejects(block: pa.Table, rejects: dict[int, ImageReject], outcome: dict[str, list[str | None]]) -> None:
@@ -160,16 +160,6 @@ def _finish(
         .append_column("engine", constant(engine, pa.string(), len(block)))
         .append_column("embedding", pa.FixedSizeListArray.from_arrays(values, type=embedding_type))
     )
-
-
-def _from_pixels(engine: Engine, column: pa.Array, rows: NDArray[np.int64]) -> Generator[Embeddings]:
-    """Embed the pixels of some rows, which lie one behind the other in the column's buffer."""
-    if not len(rows):
-        return
-    offsets = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1, 8 * column.offset)
-    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    side = round((len(data) // len(rows) // 3) ** 0.5)
-    yield from embed_by_batches(engine, data.reshape(len(rows), side, side, 3))
 
 
 def _from_files(

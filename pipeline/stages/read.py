@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from typing import Protocol
@@ -24,8 +24,9 @@ from pipeline.stages.block import Rows, make_block
 from pipeline.stages.costs import NO_COSTS, Costs, peak_bytes
 from pipeline.table import Table, Unit, ref_columns, unit_refs
 
-#: Images that are looked up among the embedded ones at once.
-_LOOK_UP = 64
+#: Images, and bytes of their files, that are looked up among the embedded ones at once: an answer takes the processors
+#: half a millisecond.
+_LOOK_UP_IMAGES, _LOOK_UP_BYTES = 512, 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class Listener(Protocol):
         """Note that a unit is read."""
 
 
+def _ignore(_: int) -> None:
+    pass
+
+
 def read_unit(
     table: Table,
     unit: Unit,
@@ -70,9 +75,10 @@ def read_unit(
     preprocessing: Preprocessing,
     limits: Limits,
     memory: Memory | None = None,
-    on_images: Callable[[int], None] | None = None,
+    on_images: Callable[[int], None] = _ignore,
     decode: Decode | None = None,
     for_gpu: bool = False,
+    leave_small: bool = False,
 ) -> pa.Table:
     """Read, decode, resize and crop a unit's images.
 
@@ -86,18 +92,19 @@ def read_unit(
         on_images: Called with a number of images whenever so many more are read.
         decode: From an image's bytes to its pixels, by this preprocessing and these limits; unset: in this process.
         for_gpu: Whether images that a GPU can decode are left to it.
+        leave_small: Whether resizing small images is left to who embeds them, see `decode_and_crop`.
 
     Returns:
         The unit's block. For each image: uri, label, split; ``extras``, a struct of the extra columns, if there are
         any; sha256, width, height; the outcome columns; ``copy_of``, the row of the same image in this block;
-        ``vector``, the embedding where it is known; ``pixels``, uint8 of shape (crop, crop, 3), BGR, or no bytes where
-        there are none; ``encoded``, the file of an image that a GPU is to decode, else null. And on every row: plan,
-        unit, num_images, container, replaces, trouble, costs; ``present`` is false on the one row of a unit that has
-        no images.
+        ``vector``, the embedding where it is known; ``pixels``, uint8 of shape (crop, crop, 3), BGR, or (height, width,
+        3) of what is left small, or no bytes where there are none; ``encoded``, the file of an image that a GPU is to
+        decode, else null. And on every row: plan, unit, num_images, container, replaces, trouble, costs; ``present`` is
+        false on the one row of a unit that has no images.
     """
     start = time.perf_counter()
     reach("read", unit.name)
-    decode = _Timed(decode or partial(decode_and_crop, preprocessing, limits))
+    decode = _Timed(decode or partial(decode_and_crop, preprocessing, limits, leave_small=leave_small))
     refs = unit_refs(table, unit)
     reading = source.read(ref_columns(refs), limits.max_bytes)
     rows = Rows(unit.num_images or 0)
@@ -105,16 +112,14 @@ def read_unit(
     images = reading.images()
     while True:
         try:
-            batch = list(islice(images, _LOOK_UP))
+            batch = _some(images)
         except Exception as error:  # only a reject is permanent; whatever else happens, the unit is tried again later
             trouble = storage.explained(error, "The images can't be read now")
             break
         if not batch:
             break
         num_bytes += sum(len(image.data) for image in batch if isinstance(image.data, bytes))
-        _take(rows, batch, decode, limits, memory, for_gpu)
-        if on_images is not None:
-            on_images(len(batch))
+        _take(rows, batch, decode, limits, memory, for_gpu, on_images)
     known = reading.rows() if trouble is None else None
     reach("decoded", unit.name)
     costs = Costs(
@@ -124,6 +129,17 @@ def read_unit(
         read_peak_bytes=peak_bytes(),
     )
     return make_block(refs, known, rows, unit, trouble, costs, source.containers)
+
+
+def _some(images: Iterator[Fetched]) -> list[Fetched]:
+    """Return the next images, as many as are looked up at once."""
+    some, num_bytes = [], 0
+    for image in islice(images, _LOOK_UP_IMAGES):
+        some.append(image)
+        num_bytes += len(image.data) if isinstance(image.data, bytes) else 0
+        if num_bytes >= _LOOK_UP_BYTES:
+            break
+    return some
 
 
 class _Timed:
@@ -141,7 +157,13 @@ class _Timed:
 
 
 def _take(
-    rows: Rows, batch: list[Fetched], decode: Decode, limits: Limits, memory: Memory | None, for_gpu: bool
+    rows: Rows,
+    batch: list[Fetched],
+    decode: Decode,
+    limits: Limits,
+    memory: Memory | None,
+    for_gpu: bool,
+    on_images: Callable[[int], None],
 ) -> None:
     """Decode, or leave to the GPU, what is neither a reject, nor known from this unit or from another."""
     digests = [_sha256(image.data, limits) for image in batch]
@@ -152,27 +174,28 @@ def _take(
         batch[place] = Fetched(image.uri, b"")  # the bytes are needed no more
         if isinstance(image.data, ImageReject):
             rows.add(image.uri, _reject(image.data))
-            continue
-        if sha is not None and sha in rows.first:
+        elif sha is not None and sha in rows.first:
             rows.add(image.uri, {**rows.outcomes[rows.first[sha]], "copy_of": rows.first[sha], "vector": None})
-            continue
-        if sha is not None:
-            rows.first[sha] = len(rows.uris)
-        embedded = found.get(sha) if sha is not None else None
-        if embedded is not None:
-            rows.add(
-                image.uri,
-                {"sha256": sha, "width": embedded.width, "height": embedded.height, "vector": embedded.vector},
-            )
-            continue
-        try:
-            pixels, size = None, size_for_gpu(image.data, limits) if for_gpu else None
-            if size is None:
-                pixels, size = decode(image.data)
-            outcome = {"sha256": sha, "width": size[1], "height": size[0]}
-            rows.add(image.uri, outcome, pixels, image.data if pixels is None else None)
-        except ImageReject as reject:
-            rows.add(image.uri, {"sha256": sha, **_reject(reject)})
+        else:
+            if sha is not None:
+                rows.first[sha] = len(rows.uris)
+            embedded = found.get(sha) if sha is not None else None
+            if embedded is not None:
+                rows.add(image.uri, {"sha256": sha, **asdict(embedded)})
+            else:
+                _decode(rows, image.uri, image.data, sha, decode, limits, for_gpu)
+        on_images(1)
+
+
+def _decode(rows: Rows, uri: str, data: bytes, sha: str | None, decode: Decode, limits: Limits, for_gpu: bool) -> None:
+    try:
+        pixels, size = None, size_for_gpu(data, limits) if for_gpu else None
+        if size is None:
+            pixels, size = decode(data)
+        outcome = {"sha256": sha, "width": size[1], "height": size[0]}
+        rows.add(uri, outcome, pixels, data if pixels is None else None)
+    except ImageReject as reject:
+        rows.add(uri, {"sha256": sha, **_reject(reject)})
 
 
 def _sha256(data: bytes | ImageReject, limits: Limits) -> str | None:
@@ -195,6 +218,7 @@ def read_block(
     alone: Collection[str] = (),
     listener: Listener | None = None,
     for_gpu: bool = False,
+    leave_small: bool = False,
 ) -> Iterator[pa.Table]:
     """Read a unit as Ray Data wants it: as an iterator of blocks, here of one.
 
@@ -205,12 +229,13 @@ def read_block(
     read = partial(read_unit, table, unit, source, preprocessing, limits, memory)
     if listener is not None:
         listener.begin(unit.name)
+        read = partial(read, on_images=listener.images)
     try:
         if unit.name in alone:
             with IsolatedDecoder(preprocessing, limits) as decoder:
-                block = read(decode=partial(_decode_and_tell, decoder, listener))
+                block = read(decode=decoder)
         else:
-            block = read(on_images=None if listener is None else listener.images, for_gpu=for_gpu)
+            block = read(for_gpu=for_gpu, leave_small=leave_small)
     except Exception as error:  # Ray would drop the block, and nobody would know why
         trouble = storage.explained(error, f"Unit {unit.number} can't be read now")
         nothing = pa.table({"replaces": pa.nulls(1, pa.string()), "num_images": pa.nulls(1, pa.int32())})
@@ -218,12 +243,3 @@ def read_block(
     if listener is not None:
         listener.end(unit.name)
     yield block
-
-
-def _decode_and_tell(decode: Decode, listener: Listener | None, data: bytes) -> tuple[Pixels, tuple[int, int]]:
-    """Decode, and tell of each single image: one may take minutes before it is to blame."""
-    try:
-        return decode(data)
-    finally:
-        if listener is not None:
-            listener.images(1)

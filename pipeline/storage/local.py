@@ -90,7 +90,10 @@ class LocalStore:
         """Return a file's bytes. A name that leads round in a circle is no file."""
         try:
             with open(local_path(uri), "rb") as file:
-                return file.read(-1 if max_bytes is None else max_bytes + 1)
+                found = os.fstat(file.fileno())
+                if max_bytes is None or (stat.S_ISREG(found.st_mode) and found.st_size <= max_bytes):
+                    return file.read()
+                return file.read(max_bytes + 1)  # takes memory for so many, however few there are
         except OSError as error:
             if error.errno in _NO_SUCH_FILE:
                 raise FileNotFoundError(error.errno, error.strerror, uri) from None

@@ -77,21 +77,24 @@ def _take_out_of(table: Table, uri: str, uris: pa.Array | None, note: str | None
 def encode(rows: pa.Table, metadata: dict[str, Any]) -> bytes:
     """Return the bytes of a Parquet file of one row group.
 
-    Labels and splits repeat, so they get a dictionary; embeddings don't compress and don't repeat, so they get none.
+    Labels and splits repeat, so they get a dictionary. Embeddings don't compress and don't repeat, so they get none;
+    and the least and the greatest of their values tell nobody anything.
 
     Args:
         rows: What it holds.
         metadata: Plain JSON values, stored under the key ``vep``.
     """
     buffer = io.BytesIO()
-    names = set(rows.column_names)
+    names, leaves = set(rows.column_names), _leaves(rows.schema)
+    vectors = {path for path in leaves if path.startswith("embedding.")}
     pq.write_table(
         rows.replace_schema_metadata({b"vep": json.dumps(metadata).encode()}),
         buffer,
         row_group_size=max(1, len(rows)),
         use_dictionary=sorted(names & _DICTIONARY_COLUMNS),
         # By leaf: a nested column has one setting for each of its parts.
-        compression={path: "NONE" if path.startswith("embedding.") else "ZSTD" for path in _leaves(rows.schema)},
+        compression={path: "NONE" if path in vectors else "ZSTD" for path in leaves},
+        write_statistics=[path for path in leaves if path not in vectors],
     )
     return buffer.getvalue()
 

@@ -98,7 +98,9 @@ def run(
     (unit,) = plan_source(table, Listing(source.identity, False, source.refs, pa.schema([]), "promise", 9)).units
     block = read_unit(table, unit, source, PRESET, Limits())
     kind = SCHEMA.field("embedding").type
-    block = embed_unit(FailingEngine(error), block, kind, lambda _: None) if engine else give_up(block, kind, error)
+    block = (
+        embed_unit(FailingEngine(error), block, PRESET, kind, lambda _: None) if engine else give_up(block, kind, error)
+    )
     where = table if store is None else Table(table.uri, store)
     return commit_block(block, where, lambda rows, _: rows.select(SCHEMA.names), {"run": "r"})
 

@@ -36,8 +36,8 @@ class Files:
     ("seconds", "one_by_one"),
     [
         (lambda _: 0.0001, 100),
-        (lambda i: 0.005 if i % 10 == 3 else 0.0001, 100),  # a process that has to wait for its processor at times
-        (lambda _: 0.02, 1),  # a store
+        (lambda i: 0.03 if i % 5 == 3 else 0.0001, 100),  # a process that has to wait for its processor at times
+        (lambda _: 0.02, 2),  # a store
         (lambda _: 0.002, 9),  # a network mount
         (lambda i: 0.002 if i >= 50 else 0.0001, 55),
     ],

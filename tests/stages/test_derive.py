@@ -33,7 +33,7 @@ def finish(rows: pa.Table, plan: str) -> pa.Table:
 
 def embedded(table: Table, source: Images) -> pa.Table:
     block = read_unit(table, plan(table, source), source, PRESET, Limits())
-    return embed_unit(MeanColour(), block, VECTOR, lambda _: None)
+    return embed_unit(MeanColour(), block, PRESET, VECTOR, lambda _: None)
 
 
 @pytest.fixture

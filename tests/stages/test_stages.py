@@ -159,7 +159,7 @@ def through(
     unit = plan(table, source)
     counted: list[int] = []
     block = read_unit(table, unit, source, PRESET, limits or Limits(), known)
-    block = embed_unit(engine, block, SCHEMA.field("embedding").type, counted.append)
+    block = embed_unit(engine, block, PRESET, SCHEMA.field("embedding").type, counted.append)
     report = commit_block(block, table, finish_for(source.columns()), {"run": "r"})
     if report.trouble is not None:
         raise TimeoutError(report.trouble)
@@ -249,7 +249,7 @@ def test_a_unit__whose_plan_can_not_be_read_stays_pending_and_says_why(table: Ta
     unit = plan(table, source)
     Path(table.plan_uri(0)).write_bytes(b"damaged")
     (block,) = read_block(unit, table, source, PRESET, Limits())
-    block = embed_unit(MeanColour(), block, SCHEMA.field("embedding").type, lambda _: None)
+    block = embed_unit(MeanColour(), block, PRESET, SCHEMA.field("embedding").type, lambda _: None)
     report = commit_block(block, table, finish, {})
     assert (report.unit, report.num_images, report.created) == (0, 2, False)
     assert "Unit 0 can't be read now: ArrowInvalid" in str(report.trouble)
@@ -258,7 +258,7 @@ def test_a_unit__whose_plan_can_not_be_read_stays_pending_and_says_why(table: Ta
 def test_a_unit__a_part_of_it_is_not_committed_as_the_whole(table: Table) -> None:
     source = Images({"a": colour(1), "b": colour(2)})
     block = read_unit(table, plan(table, source), source, PRESET, Limits())
-    block = embed_unit(MeanColour(), block.slice(1, 1), SCHEMA.field("embedding").type, lambda _: None)
+    block = embed_unit(MeanColour(), block.slice(1, 1), PRESET, SCHEMA.field("embedding").type, lambda _: None)
     report = commit_block(block, table, finish, {})
     assert "promises 2 images, got 1 + 0" in str(report.trouble)
     assert not Path(table.uri, "data").exists()
@@ -347,6 +347,21 @@ def test_a_unit__known_bytes_are_not_embedded_again(table: Table) -> None:
     assert json.loads(rows.schema.metadata[b"vep"])["reused"] == 2
 
 
+def test_a_unit__is_looked_up_by_as_much_as_may_be_held_at_once(table: Table) -> None:
+    class Asked(Known):
+        def find(self, sha256: Sequence[str]) -> list[Embedded | None]:
+            at_once.append(len(sha256))
+            return super().find(sha256)
+
+    at_once: list[int] = []
+    long = [b"%d" % number + bytes(3 * 2**20) for number in range(3)]  # rejects, which are looked up all the same
+    images: dict[str, bytes | Exception] = {f"{number:02}": colour(number) for number in range(61)}
+    images |= {f"long-{number}": data for number, data in enumerate(long)}
+    rows, rejects = through(table, Images(images), MeanColour(), known=Asked({}))
+    assert (len(rows), len(rejects)) == (61, 3)
+    assert at_once == [63, 1]  # until there are 4 MiB
+
+
 class Decoding(MeanColour):
     """An engine that decodes, too, and finds what it can't decode no better than the CPU does."""
 
@@ -389,7 +404,7 @@ def test_a_unit__files_for_the_gpu_and_pixels_mix(table: Table, batch_size: int)
     results = []
     for block, engine in ((on_cpu, MeanColour(batch_size)), (on_gpu, Decoding(batch_size))):
         counted: list[int] = []
-        embedded = embed_unit(engine, block, SCHEMA.field("embedding").type, counted.append)
+        embedded = embed_unit(engine, block, PRESET, SCHEMA.field("embedding").type, counted.append)
         assert sum(counted) == len(block)
         results.append(embedded.drop_columns(["costs"]))
     assert results[1].equals(results[0])
@@ -410,7 +425,7 @@ def test_a_unit__what_the_gpu_rejects_is_rejected_wherever_it_occurs(table: Tabl
     source = Images({"a": samples.jpeg(0), "b": samples.jpeg(1), "c": colour(2), "d": samples.jpeg(1)})
     unit = plan(table, source)
     block = read_unit(table, unit, source, PRESET, Limits(), for_gpu=True)
-    block = embed_unit(Rejecting(1), block, SCHEMA.field("embedding").type, lambda _: None)
+    block = embed_unit(Rejecting(1), block, PRESET, SCHEMA.field("embedding").type, lambda _: None)
     report = commit_block(block, table, finish, {})
     assert (report.embedded, report.rejected, report.reused, report.trouble) == (2, 2, 0, None)
     rejects = pq.read_table(table.rejects_uri(unit.name)).select(["uri", "stage", "code", "message"]).to_pylist()
@@ -436,7 +451,7 @@ def test_embed_unit__an_engine_looks_at_the_block_itself(table: Table) -> None:
     looked_at: list[tuple[int, int]] = []
     source = Images({f"{i}": colour(i) for i in range(8)})
     block = read_unit(table, plan(table, source), source, PRESET, Limits())
-    embed_unit(Looking(4), block, SCHEMA.field("embedding").type, lambda _: None)
+    embed_unit(Looking(4), block, PRESET, SCHEMA.field("embedding").type, lambda _: None)
     start, size = block["pixels"].chunk(0).buffers()[2].address, 8 * 8 * 3
     assert looked_at == [(start, 4 * size), (start + 4 * size, 4 * size)]
 
@@ -457,7 +472,7 @@ def test_embed_unit__units_take_turns_at_the_engine(table: Table) -> None:
     engine, turn = Busy(1), threading.Lock()
 
     def embed(_: int) -> pa.Table:
-        return embed_unit(engine, block, SCHEMA.field("embedding").type, lambda _: None, turn)
+        return embed_unit(engine, block, PRESET, SCHEMA.field("embedding").type, lambda _: None, turn)
 
     with ThreadPoolExecutor(3) as pool:
         blocks = list(pool.map(embed, range(3)))
@@ -507,7 +522,7 @@ def test_embed_unit__units_share_an_engine_and_keep_their_rows_errors_and_time(t
         blocks.append(read_unit(table, plan(table, source), source, PRESET, Limits()))
 
     def embed(block: pa.Table) -> pa.Table:
-        return embed_unit(engine, block, SCHEMA.field("embedding").type, lambda _: None, None, busy)
+        return embed_unit(engine, block, PRESET, SCHEMA.field("embedding").type, lambda _: None, None, busy)
 
     with ThreadPoolExecutor(2) as pool:
         units = [pool.submit(embed, blocks[0])]
@@ -536,7 +551,7 @@ def test_embed_unit__leaves_the_engine_to_others_whatever_happens(table: Table) 
         raise kept
 
     with pytest.raises(RuntimeError, match="nobody to tell"):
-        embed_unit(engine, block, SCHEMA.field("embedding").type, tell)
+        embed_unit(engine, block, PRESET, SCHEMA.field("embedding").type, tell)
     assert [lane.pixels for lane in engine.lanes] == [None] * 3
-    again = embed_unit(engine, block, SCHEMA.field("embedding").type, lambda _: None)
+    again = embed_unit(engine, block, PRESET, SCHEMA.field("embedding").type, lambda _: None)
     assert [vector[0] for vector in again["embedding"].to_pylist()] == list(range(1, 9))
