@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -120,9 +121,10 @@ def told(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     return value
 
 
-def _leaves(schema: pa.Schema) -> list[str]:
+@lru_cache(maxsize=16)
+def _leaves(schema: pa.Schema) -> tuple[str, ...]:
     parquet = pq.ParquetFile(_empty_file(schema)).schema
-    return [parquet.column(place).path for place in range(len(parquet))]
+    return tuple(parquet.column(place).path for place in range(len(parquet)))
 
 
 def _empty_file(schema: pa.Schema) -> io.BytesIO:
