@@ -258,3 +258,10 @@ def test_read_bytes__no_more_than_asked_for_and_no_memory_for_what_is_not_there(
 def test_read_bytes__what_has_no_end_or_no_size_is_read_up_to_the_limit() -> None:
     assert STORE.read_bytes("/dev/zero", 1000) == bytes(1001)
     assert b"VmHWM" in STORE.read_bytes("/proc/self/status", 100_000)  # says that it has 0 bytes
+
+
+@pytest.mark.parametrize(
+    "uri", ["/", "/a", "/a/", "//a", "/a//b", "/a/./b", "/a/../b", "/a..b/c.d", "/.hidden/a", "/~/a", "/a/.", "/a ü#?%"]
+)
+def test_local_path__of_an_absolute_path_is_its_one_spelling(uri: str) -> None:
+    assert storage.local_path(uri) == os.path.abspath(uri)

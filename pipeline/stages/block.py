@@ -24,6 +24,7 @@ _OUTCOME = pa.schema(
         ("vector", pa.binary()),
     ]
 )
+_NO_OUTCOME: dict[str, Any] = dict.fromkeys(_OUTCOME.names)
 
 
 class Rows:
@@ -47,7 +48,7 @@ class Rows:
         """Add an image: what is known of it, and what is to be embedded of it, if anything: pixels, or the file."""
         self.uris.append(uri)
         self._encoded.append(encoded)
-        self.outcomes.append({**dict.fromkeys(_OUTCOME.names), **outcome})
+        self.outcomes.append(_NO_OUTCOME | outcome)
         self._lengths.append(0 if pixels is None else pixels.size)
         if pixels is not None:
             end = self._used + pixels.size

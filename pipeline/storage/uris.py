@@ -96,6 +96,8 @@ def local_path(uri: str) -> str:
     Raises:
         ConfigError: The URI is not local.
     """
+    if uri[:1] == "/" and "//" not in uri and "/." not in uri and uri[-1] != "/":
+        return uri  # as it is for nearly every image
     if scheme(uri) != "file":
         raise ConfigError(f"Expected a local path, got {redact(uri)}.")
     if uri.lower().startswith("file://"):
