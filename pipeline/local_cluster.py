@@ -29,8 +29,14 @@ _REMOVALS = 30
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 (the variable's name)
 #: Ray ends worker processes that were idle for a second, while a network loads for instance, and soon needs new ones,
 #: which take seconds of processor time to start. And it keeps what nobody needs any more for another second, to free a
-#: hundred objects at a time: at some units a second, of which each takes new pages, several units too many.
-_SYSTEM_CONFIG = {"idle_worker_killing_time_threshold_ms": 120_000, "free_objects_batch_size": 1}
+#: hundred objects at a time: at some units a second, of which each takes new pages, several units too many. It reports
+#: what becomes of each task, and collects metrics, for a dashboard that isn't there.
+_SYSTEM_CONFIG: dict[str, Any] = {
+    "idle_worker_killing_time_threshold_ms": 120_000,
+    "free_objects_batch_size": 1,
+    "task_events_report_interval_ms": 0,
+    "enable_metrics_collection": False,
+}
 #: What `ray.init` raises.
 INIT_ERRORS = (RayError, ConnectionError, RuntimeError, ValueError)
 
