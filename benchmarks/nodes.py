@@ -20,6 +20,7 @@ _SYSTEM_CONFIG = {
     "health_check_timeout_ms": 60_000,
     "health_check_failure_threshold": 20,
     "idle_worker_killing_time_threshold_ms": 600_000,
+    "prestart_worker_first_driver": False,  # a process for each CPU of each node, before anything asks for one
 }
 _OBJECT_STORE_BYTES = 2**28
 
