@@ -54,12 +54,17 @@ def photographs(num_images: int, folder: Path, sizes: dict[tuple[int, int], floa
     return done
 
 
-def multiplied(source: Path, times: int) -> Path:
+def multiplied(source: Path, times: int, folder: Path | None = None) -> Path:
     """Return a folder that has each image of another several times, with different bytes and the same pixels.
 
     The bytes differ by a comment, since images that have the same bytes are embedded once.
+
+    Args:
+        source: The other folder.
+        times: How often each image comes.
+        folder: Where to keep them; None: beside the other folder.
     """
-    done = source.with_name(f"{source.name}-x{times}")
+    done = (folder or source.parent) / f"{source.name}-x{times}"
     if done.exists():
         return done
     unfinished = done.with_name(f"{done.name}.unfinished")

@@ -12,6 +12,7 @@ needs Triton and a C compiler on each node. What it gains elsewhere, joined kern
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 _NUM_LANES = 3
 #: Calls before anything is timed or recorded: the first one searches for kernels, and allocates.
 _WARM_UP, _TIMED = 2, 3
+#: How long a batch size is measured (seconds).
+_MEASURE_S = 0.5
 #: Images in one call that are tried.
 SIZES = (128, 256, 512)
 
@@ -74,15 +77,20 @@ class CudaNetwork:
         what = (self._contract.digest, precision, torch.cuda.get_device_name(), torch.__version__)
         return remembered(lambda: best_size(self.images_per_s, SIZES), what, cache_dir)
 
-    def images_per_s(self, size: int) -> float:
+    def images_per_s(self, size: int, seconds: float = _MEASURE_S) -> float:
         """Measure images/s at one batch size, of pixels that lie on the device.
+
+        Args:
+            size: Images in one call.
+            seconds: How long to measure: clocks take a while to rise, and to fall once the power limit is reached.
 
         Raises:
             torch.cuda.OutOfMemoryError: The device has not the memory.
         """
         network, pixels = self.recorded(size), self._pixels(size)
         with torch.cuda.stream(self._streams.compute), torch.inference_mode():
-            return size / _seconds(lambda: network(pixels))
+            once = _seconds(lambda: network(pixels))
+            return size / _seconds(lambda: network(pixels), max(_TIMED, round(seconds / once)))
 
     def recorded(self, size: int) -> Network:
         """Return the network recorded for batches of one size, or as it is where that can't be done.
@@ -96,7 +104,8 @@ class CudaNetwork:
             for _ in range(_WARM_UP):
                 model(pixels)
         try:
-            return Recorded(model, pixels, self._streams.compute)
+            with torch.cuda.stream(torch.cuda.current_stream()):  # a recording that fails leaves another one behind
+                return Recorded(model, pixels, self._streams.compute)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -140,7 +149,8 @@ class CudaLane:
         self._pixels = torch.empty(shape, dtype=torch.uint8, device="cuda")
         self._embeddings = torch.empty((shape[0], dim), device="cuda")
         self._host_embeddings = torch.empty((shape[0], dim), pin_memory=True)
-        self._copied_in, self._computed, self._copied_out = (torch.cuda.Event() for _ in range(3))  # type: ignore[no-untyped-call]
+        self._copied_in, self._computed = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._copied_out = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # waiting takes no core
 
     def submit(self, pixels: Batch) -> None:
         """Start on some images: copy them in, embed them, copy the embeddings out, each as soon as it can be done."""
@@ -170,14 +180,26 @@ class CudaLane:
         return embeddings
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    """Return how long a call takes on the current stream (seconds)."""
+def end_if_lost() -> None:
+    """End this process where its device answers no more: an illegal access, say, is for the rest of a process's life.
+
+    Ray starts the actor anew then. Otherwise it would fail one unit after the other, faster than others embed them.
+    """
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        logger.error("The device is lost to this process, which ends: %s", error)
+        os._exit(1)
+
+
+def _seconds(call: Callable[[], object], times: int = _TIMED) -> float:
+    """Return how long a call takes on the current stream (seconds), as the mean of some."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     for _ in range(_WARM_UP):
         call()
     begin.record()
-    for _ in range(_TIMED):
+    for _ in range(times):
         call()
     end.record()
     end.synchronize()
-    return float(begin.elapsed_time(end)) / 1000 / _TIMED
+    return float(begin.elapsed_time(end)) / 1000 / times

@@ -91,8 +91,7 @@ class TorchFileEngine:
     def _crops(self, files: Sequence[bytes]) -> list[torch.Tensor | None]:
         """Decode by the device; None for what it can't, which is found by halves, and so is what has room in it."""
         try:
-            images = self._decode_jpegs([_tensor(data) for data in files])
-            return list(resize_and_crop(images, self._preprocessing))
+            return list(resize_and_crop(self._decode_jpegs([_tensor(data) for data in files]), self._preprocessing))
         except RuntimeError:  # so are torch.cuda.OutOfMemoryError and whatever nvJPEG says
             if len(files) == 1:
                 return [None]
@@ -135,11 +134,11 @@ def nvjpeg() -> DecodeJpegs:
     """Return the decoder of the CUDA device that is in use.
 
     Raises:
-        ConfigError: torchvision is not installed.
+        ConfigError: torchvision is not installed, or doesn't fit PyTorch.
     """
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
-    except ImportError as error:
+    except (ImportError, RuntimeError, OSError) as error:  # the latter two of one that belongs to another PyTorch
         raise ConfigError(
             f"Asked for --decode gpu, for which torchvision is needed: {error}. Install the one that belongs to this "
             "PyTorch (pip install '.[gpu]'), or use --decode cpu."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -111,4 +112,5 @@ class Ring:
         logger.warning("The device's memory doesn't suffice; going on with %d images at once.", self._size)
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()  # what was started may still use memory that is given back here
-            torch.cuda.empty_cache()
+            with contextlib.suppress(RuntimeError):  # it can't be given back after a recording that has failed
+                torch.cuda.empty_cache()

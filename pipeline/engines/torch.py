@@ -79,7 +79,14 @@ class TorchEngine:
 
         They may be tensors on the engine's device, too.
         """
-        return self._ring.embed_batches(batches)
+        try:
+            yield from self._ring.embed_batches(batches)
+        except Exception:
+            if self.device == "cuda":
+                from pipeline.engines.cuda import end_if_lost
+
+                end_if_lost()
+            raise
 
     def _forward(self, pixels: Batch) -> Embeddings:
         if not isinstance(pixels, torch.Tensor):

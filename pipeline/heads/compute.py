@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.errors import ConfigError
 from pipeline.heads.features import BLOCK_ROWS, Features, MemoryFeatures
 
 #: Share of a GPU's free memory that features may take.
@@ -18,9 +19,15 @@ PAD = 32
 
 
 def pick_device(asked: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu`` or ``cuda``."""
+    """Return the device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("Asked for --device cuda, but PyTorch finds no CUDA device here. Use --device cpu.")
     return torch.device(asked)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -146,6 +147,16 @@ def test_load_file_engine__is_for_cuda_only() -> None:
     for name in ("torch", "openvino"):
         with pytest.raises(ConfigError, match="Use --decode cpu"):
             load_file_engine(load_engine(backbone, name, device="cpu"), backbone, Limits())  # type: ignore[arg-type]
+
+
+def test_nvjpeg__a_torchvision_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text('raise RuntimeError("operator nms does not exist")')
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match="operator nms does not exist"):
+        nvjpeg()
 
 
 def test_nvjpeg__torchvision_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

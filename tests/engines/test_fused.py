@@ -95,10 +95,33 @@ def test_choose_ways__each_convolution_gets_its_fastest_way(block: nn.Module) ->
         call()  # type: ignore[operator]
         return 1.0 if seen == [False] else 2.0 if not seen else 3.0  # other_way is faster only without an addition
 
-    choose_ways(joined, x, [by_cudnn, step_by_step, other_way], seconds)  # type: ignore[arg-type]
+    choose_ways(joined, x, [by_cudnn, other_way, step_by_step], seconds)  # type: ignore[arg-type]
     ways = {module.way for module in joined.modules() if isinstance(module, ConvolutionReLU)}
     assert ways == {step_by_step, other_way}  # and never by_cudnn, which a CPU doesn't have
     torch.testing.assert_close(joined(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("factor", [0.97, 1.03, float("nan")])
+def test_choose_ways__a_way_to_other_values_is_left_out(block: nn.Module, factor: float) -> None:
+    def wrong_way(convolution: nn.Conv2d, x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+        return factor * step_by_step(convolution, x, other)
+
+    def rounding_way(convolution: nn.Conv2d, x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+        return step_by_step(convolution, x, other).bfloat16().float()
+
+    times = {wrong_way: 1.0, rounding_way: 2.0, step_by_step: 3.0}
+    joined = fused(block)
+    choose_ways(joined, torch.randn(2, 4, 9, 9), [*times], lambda call: times[call.func])  # type: ignore[attr-defined]
+    ways = {module.way for module in joined.modules() if isinstance(module, ConvolutionReLU)}
+    assert ways == {rounding_way}
+
+
+def test_choose_ways__where_none_is_left_memory_may_have_been_wanting(block: nn.Module) -> None:
+    def no_way(convolution: nn.Conv2d, x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+        raise RuntimeError("FIND was unable to find an engine")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="FIND was unable"):
+        choose_ways(fused(block), torch.randn(2, 4, 9, 9), [no_way, no_way], lambda _: 1.0)
 
 
 def test_choose_ways__want_of_memory_is_no_reason_for_another_way(block: nn.Module) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.engines.cuda import end_if_lost
 from pipeline.engines.ring import Batch, Ring
 
 OutOfMemory = torch.cuda.OutOfMemoryError
@@ -108,6 +109,35 @@ def test_ring__halves_until_there_is_the_memory_and_gives_the_same_rows(caplog: 
     device.sizes.clear()
     assert values(list(ring.embed_batches(batches(1, 10)))) == list(range(10))
     assert device.sizes == [2] * 5
+
+
+def test_ring__goes_on_where_memory_can_not_be_given_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a recording that failed, for which PyTorch before 2.12 goes on waiting."""
+
+    def asserts() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", asserts)
+    test_ring__halves_until_there_is_the_memory_and_gives_the_same_rows(caplog)
+
+
+def test_end_if_lost__ends_the_process_only_where_the_device_answers_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("pipeline.engines.cuda.os._exit", ended.append)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    end_if_lost()
+    assert ended == []
+
+    def lost() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    end_if_lost()
+    assert ended == [1]
 
 
 def test_ring__lanes_that_have_no_room_are_made_smaller() -> None:

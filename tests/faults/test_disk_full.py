@@ -88,7 +88,7 @@ def test_embed__no_space_for_what_rays_memory_can_not_hold(
 ) -> None:
     """The object store's overflow goes to the temporary folder; where that is full, too, the unit stays pending."""
     comments = {tmp_path / "images" / f"more-{i:03d}.jpg": str(i).encode() for i in range(860)}  # all different
-    photograph = samples.crop(0)
+    photograph = samples.crop(0, 224, 224)  # a smaller one would travel as it is
     for place, comment in comments.items():
         samples.write(place, samples.encode(photograph, "JPEG", comment=comment))
     surroundings.variables["RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"] = str(_STORE_BYTES)

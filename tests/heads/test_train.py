@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss, top_k_accuracy_score
 from sklearn.pipeline import make_pipeline
@@ -200,3 +201,10 @@ def test_train__streamed_logistic_chooses_C_on_a_sample(scattered: str, tmp_path
     ties = [entry["C"] for entry in parts["config"]["sweep"] if entry["validation_top1"] == best]
     assert parts["config"]["C"] == min(ties)
     assert abs(whole["metrics"]["test"]["top1"] - parts["metrics"]["test"]["top1"]) < 0.02
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_train__a_device_that_is_not_there_is_a_clear_error(table: str, tmp_path: Path) -> None:
+    asked = options(table, tmp_path, "mlp").model_copy(update={"device": "cuda"})
+    with pytest.raises(ConfigError, match="finds no CUDA device here. Use --device cpu"):
+        train(asked)
