@@ -141,6 +141,8 @@ def show(figures: dict[str, Any]) -> None:
     if "compiled_images_per_s" in model:
         compiled = f"{model['compiled_images_per_s']:12.0f}   after {model['compiling_s']:.0f} s of compiling"
         print(f"{'torch.compile, fp16':26}{compiled}")
+    elif "compile_error" in model:
+        print(f"{'torch.compile, fp16':26}failed: {model['compile_error'].splitlines()[0]}")
     print(
         f"\n{'jobs.embed, decoding by':26}{'images':>10}{'whole':>9}{'steady':>9}{'engine busy':>13}{'nvidia-smi':>12}"
     )
