@@ -36,6 +36,16 @@ def test_plan_layout__nodes_of_many_cores_have_several_actors_each() -> None:
     assert plan_layout(EngineSpec(num_threads=8), large, can_grow=False).num_threads == 8
 
 
+def test_plan_layout__small_images_are_resized_where_they_are_embedded_unless_that_feeds_much() -> None:
+    def leave_small(cluster: Resources, **options: object) -> bool:
+        return plan_layout(EngineSpec(**options), cluster, can_grow=False).leave_small  # type: ignore[arg-type]
+
+    assert leave_small(LAPTOP)
+    assert not leave_small(CPU_CLUSTER)
+    assert leave_small(CPU_CLUSTER, num_threads=8)
+    assert not leave_small(GPU_CLUSTER)
+
+
 def test_plan_layout__a_node_of_one_cpu_has_room_to_read() -> None:
     small = Resources(num_cpus=3, num_gpus=0, cpus_per_node=1, num_cpu_nodes=3)
     layout = plan_layout(EngineSpec(), small, can_grow=True)
