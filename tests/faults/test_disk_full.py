@@ -87,21 +87,24 @@ def test_embed__no_space_for_what_rays_memory_can_not_hold(
     surroundings: Surroundings, tmp_path: Path, images: list[str]
 ) -> None:
     """The object store's overflow goes to the temporary folder; where that is full, too, the unit stays pending."""
-    comments = {tmp_path / "images" / f"more-{i:03d}.jpg": str(i).encode() for i in range(860)}  # all different
+    comments = {tmp_path / "images" / f"more-{i:03d}.jpg": str(i).encode() for i in range(1820)}  # all different
     photograph = samples.crop(0, 224, 224)  # a smaller one would travel as it is
     for place, comment in comments.items():
         samples.write(place, samples.encode(photograph, "JPEG", comment=comment))
     surroundings.variables["RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"] = str(_STORE_BYTES)
     arguments = ("--source", tmp_path / "images", "--table", tmp_path / "table", "--weights", "random:0")
-    arguments = (*arguments, "--unit-size", 900)  # 900 x 224 x 224 x 3 bytes: more than the store and the disk
+    # The last unit, after some that grow: 900 x 224 x 224 x 3 bytes, more than the store and the disk have.
+    arguments = (*arguments, "--unit-size", 900)
     with small_disk(surroundings.temporary / "d", "40m") as disk:
         whole, surroundings.temporary, surroundings.prefix = surroundings.temporary, disk.place, disk.prefix
         code, out, err = surroundings.run("embed", *arguments, "--json")
         record = json.loads(out)
-        assert (code, record["ledger"]["pending"]) == (1, 900), err
+        pending = record["ledger"]["pending"]
+        assert code == 1, err
+        assert 900 <= pending < 1860
         assert "Ray had no space for its images" in err
         assert "run the same command again" in err
         surroundings.temporary, surroundings.prefix = whole, ()
     code, out, err = surroundings.run("embed", *arguments, "--json")
-    assert (code, json.loads(out)["new"]["embedded"]) == (0, 900), err
+    assert (code, json.loads(out)["new"]["embedded"]) == (0, pending), err
     check(str(tmp_path / "table"), [*images, *map(str, comments)])
