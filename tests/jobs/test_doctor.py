@@ -199,6 +199,7 @@ def test_share__what_the_actors_leave_is_for_read_tasks(
         units_at_once=1,
         units_sent=2,
         max_reads=None,
+        leave_small=False,
     )
     node = share(cores, layout)
     assert (node.cores, node.on_gpu, node.actors, node.workers) == (cores, device == "cuda", actors, workers)
