@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -145,7 +146,8 @@ def run(
     if not ledger.pending:
         forget_files(table, planned.replaced | taken_back)  # whoever has put them back meanwhile
         write_manifests(table, target.info, planned, record, outcome)
-    return judge(record, outcome, options, planned)
+    waited_for = [unit for unit in planned.others if unit.name not in counts]
+    return judge(record, outcome, options, replace(planned, others=waited_for))
 
 
 def plan_all(options: RunOptions, source: Source, target: Target, opened_with: dict[str, Any]) -> Planned:

@@ -16,10 +16,26 @@ from pipeline.runs import plan_all, run
 from pipeline.sources import FolderSource
 from pipeline.table import Planned, Table, TableInfo, commit_unit, data_schema, open_table, unit_refs
 from pipeline.table.schema import REJECT_SCHEMA
-from pipeline.targets import embedding_target
+from pipeline.targets import Target, embedding_target
 
 NAMES = ("a.png", "b.png", "c.png")
 OPTIONS = RunOptions(max_reject_fraction=1.0)
+
+
+def target_in(folder: Path) -> Target:
+    """Return a new table in a folder, for embeddings by the backbone ``pixels``."""
+    backbone = load_backbone("pixels")
+    spec = BackboneSpec(backbone.contract, backbone.preprocessing, "none", str(folder))
+    table = open_table(str(folder / "table"))
+    return embedding_target(table, TableInfo("embeddings", backbone.contract, "float32"), spec)
+
+
+def folder_of_empty_files(folder: Path) -> FolderSource:
+    """Make a folder of three images without bytes."""
+    folder.mkdir(parents=True)
+    for name in NAMES:
+        (folder / name).touch()
+    return FolderSource(str(folder))
 
 
 def reject_all(table: Table, planned: Planned) -> None:
@@ -34,15 +50,8 @@ def reject_all(table: Table, planned: Planned) -> None:
 def test_run__what_an_unfinished_run_of_another_source_has_promised_is_pending_until_that_is_done(
     tmp_path: Path,
 ) -> None:
-    root = tmp_path / "images"
-    (root / "sub").mkdir(parents=True)
-    for name in NAMES:
-        (root / "sub" / name).touch()
-    backbone = load_backbone("pixels")
-    table = open_table(str(tmp_path / "table"))
-    spec = BackboneSpec(backbone.contract, backbone.preprocessing, "none", str(tmp_path))
-    target = embedding_target(table, TableInfo("embeddings", backbone.contract, "float32"), spec)
-    part, whole = FolderSource(str(root / "sub")), FolderSource(str(root))
+    target, root = target_in(tmp_path), tmp_path / "images"
+    part, whole = folder_of_empty_files(root / "sub"), FolderSource(str(root))
     theirs = plan_all(OPTIONS, part, target, {})
 
     plan = partial(plan_all, OPTIONS, whole, target, {})
@@ -60,3 +69,20 @@ def test_run__what_an_unfinished_run_of_another_source_has_promised_is_pending_u
     assert record["ledger"] == {"planned": 3, "embedded": 0, "rejected": 3, "pending": 0, "reused": 0}
     assert record["rejects_by_code"] == {"empty": 3}
     assert record == record | {"new": {"embedded": 0, "reused": 0, "rejected": 0}}
+
+
+def test_run__names_only_the_sources_that_are_still_to_be_run(tmp_path: Path) -> None:
+    target, root = target_in(tmp_path), tmp_path / "images"
+    parts = [folder_of_empty_files(root / name) for name in ("one", "two")]
+    finished, _ = (plan_all(OPTIONS, part, target, {}) for part in parts)
+    whole = FolderSource(str(root))
+
+    def plan_while_one_finishes() -> Planned:
+        planned = plan_all(OPTIONS, whole, target, {})
+        reject_all(target.table, finished)
+        return planned
+
+    with pytest.raises(RunIncomplete, match="3 of 6 images are pending") as caught:
+        run(OPTIONS, whole, target, plan_while_one_finishes, None)
+    assert "/two)" in str(caught.value)
+    assert "/one" not in str(caught.value)

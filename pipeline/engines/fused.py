@@ -166,7 +166,7 @@ def choose_ways(
     def choose(module: ConvolutionReLU, inputs: tuple[torch.Tensor, ...]) -> None:
         x, other = inputs if len(inputs) == 2 else (inputs[0], None)
 
-        rates: dict[Way, float] = {}
+        took: dict[Way, float] = {}
         error: RuntimeError | None = None
         expected: torch.Tensor | None = None
         for way in reversed(ways):
@@ -174,14 +174,14 @@ def choose_ways(
                 result = way(module.convolution, x, other)[:1].float()
                 expected = result if expected is None else expected
                 if _is_near(result, expected):
-                    rates[way] = seconds(partial(way, module.convolution, x, other))
+                    took[way] = seconds(partial(way, module.convolution, x, other))
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as told:
                 error = told
-        if not rates:
+        if not took:
             raise torch.cuda.OutOfMemoryError(f"No way is left to compute a convolution of the network: {error}")
-        module.way = min(rates, key=rates.__getitem__)
+        module.way = min(took, key=took.__getitem__)
 
     joined = [module for module in network.modules() if isinstance(module, ConvolutionReLU)]
     hooks = [module.register_forward_pre_hook(choose) for module in joined]

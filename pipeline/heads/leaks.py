@@ -146,8 +146,8 @@ class _Search:
     def __init__(self, parts: Parts, features: Mapping[str, Features], options: TrainOptions) -> None:
         self.on = options.near_duplicate_cosine < 1 and len(features) > 1
         self._parts, self._features, self._options = parts, features, options
-        self._device = pick_device(options.device)
         if self.on:
+            self._device = pick_device(options.device)
             train = features[TRAIN]
             self._mean = mean_of(train)
             others = sum(len(part) for part in features.values()) - len(train)

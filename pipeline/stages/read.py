@@ -112,13 +112,13 @@ def read_unit(
     images = reading.images()
     while True:
         try:
-            batch = _some(images)
+            batch, batch_bytes = _some(images)
         except Exception as error:  # only a reject is permanent; whatever else happens, the unit is tried again later
             trouble = storage.explained(error, "The images can't be read now")
             break
         if not batch:
             break
-        num_bytes += sum(len(image.data) for image in batch if isinstance(image.data, bytes))
+        num_bytes += batch_bytes
         _take(rows, batch, decode, limits, memory, for_gpu, on_images)
     known = reading.rows() if trouble is None else None
     reach("decoded", unit.name)
@@ -131,15 +131,15 @@ def read_unit(
     return make_block(refs, known, rows, unit, trouble, costs, source.containers)
 
 
-def _some(images: Iterator[Fetched]) -> list[Fetched]:
-    """Return the next images, as many as are looked up at once."""
+def _some(images: Iterator[Fetched]) -> tuple[list[Fetched], int]:
+    """Return the next images, as many as are looked up at once, and how many bytes they have."""
     some, num_bytes = [], 0
     for image in islice(images, _LOOK_UP_IMAGES):
         some.append(image)
         num_bytes += len(image.data) if isinstance(image.data, bytes) else 0
         if num_bytes >= _LOOK_UP_BYTES:
             break
-    return some
+    return some, num_bytes
 
 
 class _Timed:
